@@ -1,0 +1,326 @@
+"""Stop 3: a SIP message as lines of bytes with an index of names.
+
+Strategy: the head is split into lines once; each line gets the canonical id of its name, in a list
+beside the lines.  No value is parsed until somebody asks; what was asked is remembered.  An edit
+replaces, adds or removes whole lines.  What nobody touched goes out byte for byte, with one join.
+
+``parse`` takes the common shape on a fast path; everything unusual (folding, odd spacing, strange
+start lines, duplicates) goes through ``sipedge.sip.strict``, which decides what RFC 3261 and the
+torture tests of RFC 4475 and 5118 say about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sipedge.errors import ParseError
+from sipedge.sip import strict
+from sipedge.sip.names import (
+    BODY,
+    CALL_ID,
+    CONTENT_LENGTH,
+    CSEQ,
+    END,
+    FROM,
+    START,
+    TO,
+    VIA,
+    WITH_COLON,
+    canonical,
+    spelling,
+)
+from sipedge.sip.values import split_list, tag_of, unfold
+from sipedge.sip.via import Via, parse_via
+
+if TYPE_CHECKING:
+    from sipedge.flow import Flow, Listener
+
+
+class HeaderList:
+    """The lines of a message, edited as whole rows.
+
+    ``lines`` is start line, header rows without their CRLF, an empty line, body; ``ids`` holds the
+    canonical name of each (``START``, ``END``, ``BODY`` for the others).  Keep both in step.
+    """
+
+    __slots__ = ("ids", "lines")
+
+    def __init__(self, lines: list[bytes], ids: list[bytes]) -> None:
+        self.lines = lines
+        self.ids = ids
+
+    def to_bytes(self) -> bytes:
+        return b"\r\n".join(self.lines)
+
+    def find(self, name: bytes) -> int:
+        """Index of the first row of a canonical name, -1 if there is none."""
+        ids = self.ids
+        return ids.index(name) if name in ids else -1
+
+    def has(self, name: bytes) -> bool:
+        return name in self.ids
+
+    def row_value(self, index: int) -> bytes:
+        """The value of one row: unfolded, without white space at its ends."""
+        value = self.lines[index].partition(b":")[2].strip(b" \t\r\n")
+        return unfold(value) if b"\r\n" in value else value
+
+    def first(self, name: bytes) -> bytes | None:
+        """The value of the first row of that name; commas are left alone."""
+        ids = self.ids
+        return self.row_value(ids.index(name)) if name in ids else None
+
+    def rows(self, name: bytes) -> list[bytes]:
+        """The values of all rows of that name, in order."""
+        if name not in self.ids:
+            return []
+        return [self.row_value(i) for i, have in enumerate(self.ids) if have == name]
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of that name, rows with commas taken apart (RFC 3261 §7.3.1)."""
+        rows = self.rows(name)
+        if len(rows) == 1 and b"," not in rows[0]:
+            return rows if rows[0] else []
+        return [value for row in rows for value in split_list(row)]
+
+    def options(self, name: bytes) -> set[bytes]:
+        """The option tags of Supported, Require, ...; lower case."""
+        return {value.lower() for value in self.values(name)}
+
+    def insert(self, index: int, name: bytes, value: bytes) -> None:
+        self.lines.insert(index, spelling(name) + b": " + value)
+        self.ids.insert(index, name)
+        self.edited()
+
+    def prepend(self, name: bytes, value: bytes) -> None:
+        """Add a row above the first row of that name, or on top of all rows."""
+        at = self.find(name)
+        self.insert(1 if at < 0 else at, name, value)
+
+    def append(self, name: bytes, value: bytes) -> None:
+        """Add a row below all others."""
+        self.insert(self.ids.index(END), name, value)
+
+    def replace(self, index: int, value: bytes) -> None:
+        """Give the row at ``index`` another value."""
+        self.lines[index] = spelling(self.ids[index]) + b": " + value
+        self.edited()
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Leave exactly one row of that name, where the first one was or at the end."""
+        at = self.find(name)
+        if at < 0:
+            self.append(name, value)
+            return
+        self.remove(name, keep=at)
+        self.replace(at, value)
+
+    def delete(self, index: int) -> None:
+        del self.lines[index]
+        del self.ids[index]
+        self.edited()
+
+    def remove(self, name: bytes, keep: int = -1) -> int:
+        """Remove all rows of that name (but the one at ``keep``); returns how many went."""
+        gone = 0
+        for i in range(len(self.ids) - 1, 0, -1):
+            if self.ids[i] == name and i != keep:
+                del self.lines[i]
+                del self.ids[i]
+                gone += 1
+        if gone:
+            self.edited()
+        return gone
+
+    def pop_value(self, name: bytes) -> bytes | None:
+        """Take the topmost value of that name away; other values of its row stay as they are."""
+        at = self.find(name)
+        if at < 0:
+            return None
+        row = self.row_value(at)
+        values = split_list(row) if b"," in row else [row]
+        if len(values) <= 1:
+            self.delete(at)
+            return values[0] if values else b""
+        rest = row[row.index(values[0]) + len(values[0]) :].lstrip(b" \t")
+        self.replace(at, rest[1:].lstrip(b" \t"))
+        return values[0]
+
+    def edited(self) -> None:
+        """Called after each edit; a message forgets what it had parsed."""
+
+
+class SipMessage(HeaderList):
+    """A request or a response that came in, with what the routes decided about it.
+
+    ``flags`` are Kamailio's message flags (0..31).  ``dst_flow`` or ``dst_uri`` say where it goes,
+    if not to the top Route or the Request-URI.  ``late`` edits run when the sending flow is known.
+    """
+
+    __slots__ = (
+        "_call_id", "_from_tag", "_to_tag", "_via", "answered", "branches", "drop", "dst_flow", "dst_uri",
+        "flags", "flow", "is_request", "late", "listener", "memo", "method", "now", "on_branch",
+        "on_failure", "on_reply", "reason", "route_kind", "ruri", "status", "targets", "tx",
+        "via_branch", "max_forwards_done",
+    )  # fmt: skip
+
+    def __init__(self, lines: list[bytes], ids: list[bytes]) -> None:
+        self.lines = lines
+        self.ids = ids
+        self.is_request = True
+        self.method = b""
+        self.ruri = b""
+        self.status = 0
+        self.reason = b""
+        self._via: Via | None = None
+        self._call_id: bytes | None = None
+        self._from_tag: bytes | None = None
+        self._to_tag: bytes | None = None
+        #: the flow that it came on, and when (seconds, monotonic)
+        self.flow: Flow = None  # type: ignore[assignment]  # set by Core.receive before any route
+        self.now = 0.0
+        # what the routes decide
+        self.flags = 0
+        self.dst_uri: bytes | None = None
+        self.dst_flow: Flow | None = None
+        self.listener: Listener | None = None  # force_send_socket
+        self.late: list[LateEdit] | None = None
+        self.branches: list[Any] | None = None  # forward.Target, by append_branch
+        self.targets: Any = None  # forward.TargetSet, by registrar.lookup
+        self.on_failure: Any = None
+        self.on_reply: Any = None
+        self.on_branch: Any = None
+        self.drop = False
+        self.answered = False  # a final response has been sent
+        self.max_forwards_done = False
+        self.tx: Any = None  # tm.server.ServerTx
+        self.via_branch: Any = None  # tm.client.ClientTx, of a response or in a failure route
+        self.route_kind = 0  # module.REQUEST_ROUTE, ...
+        #: what modules remember about this message, by a key of their own
+        self.memo: dict[Any, Any] | None = None
+
+    @property
+    def body(self) -> bytes:
+        return self.lines[-1]
+
+    def via(self) -> Via:
+        """The topmost Via, parsed once (RFC 3261 §20.42)."""
+        via = self._via
+        if via is None:
+            via = self._via = parse_via(self.row_value(self.ids.index(VIA)))
+        return via
+
+    def via_count(self) -> int:
+        """How many Vias, comma-joined ones included (requirement EPR-17)."""
+        count = self.ids.count(VIA)
+        if count == 1 and b"," not in self.lines[self.ids.index(VIA)]:
+            return 1
+        return len(self.values(VIA))
+
+    @property
+    def call_id(self) -> bytes:
+        if self._call_id is None:
+            self._call_id = self.first(CALL_ID) or b""
+        return self._call_id
+
+    @property
+    def from_tag(self) -> bytes:
+        """b"" when there is none."""
+        if self._from_tag is None:
+            self._from_tag = tag_of(self.first(FROM) or b"")
+        return self._from_tag
+
+    @property
+    def to_tag(self) -> bytes:
+        """b"" when there is none."""
+        if self._to_tag is None:
+            self._to_tag = tag_of(self.first(TO) or b"")
+        return self._to_tag
+
+    def cseq(self) -> tuple[int, bytes]:
+        """Number and method of CSeq (RFC 3261 §20.16)."""
+        number, method = (self.first(CSEQ) or b"0 ?").split(None, 1)
+        return int(number), method
+
+    def remember(self, key: Any, value: Any) -> None:
+        if self.memo is None:
+            self.memo = {}
+        self.memo[key] = value
+
+    def recall(self, key: Any) -> Any:
+        return None if self.memo is None else self.memo.get(key)
+
+    def edited(self) -> None:
+        self._via = None
+        self._from_tag = self._to_tag = self._call_id = None
+
+    def __repr__(self) -> str:
+        return f"<SipMessage {self.lines[0][:80]!r} {self.call_id[:60]!r}>"
+
+
+#: (lines of one branch, the request, the flow that it leaves on, whether that is a client's flow)
+LateEdit = Callable[["HeaderList", "SipMessage", "Flow", bool], None]
+
+
+def parse(data: bytes, stream: bool = False) -> SipMessage:
+    """One datagram, or one message cut out of a stream, as a ``SipMessage``.
+
+    ``stream`` says that the framer has cut the message by its Content-Length.  Raises ``ParseError``
+    and nothing else, whatever the bytes.  Octets of a datagram beyond Content-Length are dropped
+    (RFC 3261 §18.3).
+    """
+    head, blank, body = data.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    count = len(lines)
+    get = WITH_COLON.get
+    ids = [get(line[: line.find(b":") + 1]) for line in lines]
+    ids[0] = START
+    if (
+        not blank
+        or None in ids  # a name not seen before, no name at all, or a folded row
+        or count > strict.MAX_ROWS
+        or head.count(b"\n") != count - 1
+        or head.count(b"\r") != count - 1
+    ):
+        return strict.parse(data, stream)
+    known: list[bytes] = ids  # type: ignore[assignment]  # no None left
+    msg = SipMessage(lines, known)
+    start = lines[0]
+    parts = start.split(b" ")
+    if len(parts) == 3 and parts[2] == b"SIP/2.0" and strict.plain_request(parts[0], parts[1]):
+        msg.method = parts[0]
+        msg.ruri = parts[1]
+    elif start[:8] == b"SIP/2.0 " and b"100" <= start[8:11] <= b"699" and start[11:12] == b" ":
+        if not start[8:11].isdigit():
+            return strict.parse(data, stream)
+        msg.is_request = False
+        msg.status = int(start[8:11])
+        msg.reason = start[12:]
+    else:
+        return strict.parse(data, stream)
+    where = dict(zip(known, lines, strict=True))
+    if len(where) != count and not strict.duplicates_allowed(known):
+        return strict.parse(data, stream)
+    row = where.get(CONTENT_LENGTH)
+    if row is not None:
+        length = row.partition(b":")[2].strip(b" \t")
+        size = len(body)
+        if length != b"%d" % size:
+            if not length.isdigit() or len(length) > 9 or int(length) > size:
+                return strict.parse(data, stream)
+            body = body[: int(length)]
+    elif stream:
+        return strict.parse(data, stream)
+    try:
+        strict.check_values(msg, where)
+    except ParseError:
+        return strict.parse(data, stream)  # refuses it too, and says what can be answered
+    lines.append(b"")
+    lines.append(body)
+    known.append(END)
+    known.append(BODY)
+    return msg
+
+
+__all__ = ["HeaderList", "LateEdit", "ParseError", "SipMessage", "canonical", "parse"]
