@@ -1,0 +1,479 @@
+"""Stop 2, and the heart: bytes in, bytes out, time is an argument (RFC 3261 §16, §18).
+
+Strategy, after aioquic: ``receive`` takes what came on a flow; afterwards the caller drains
+``sends``, ``closes``, ``lookups`` and ``flows.dials`` and arms one timer for ``next_timer``.  No
+socket, clock, task or queue in here.  STUN, keep-alive or SIP is decided in one place, and
+``_failed`` is the only place that turns an error into a SIP answer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from sipedge.errors import ParseError, SipError
+from sipedge.flow import OPEN, Flow, FlowTable
+from sipedge.forward import HopCache
+from sipedge.module import BRANCH_ROUTE, FAILURE_ROUTE, REPLY_ROUTE, REQUEST_ROUTE
+from sipedge.sip import stun
+from sipedge.sip.message import SipMessage, parse
+from sipedge.sip.names import PROXY_REQUIRE, VIA
+from sipedge.sip.reply import REASONS, build_reply
+from sipedge.sip.stream import PING, StreamFramer
+from sipedge.sip.uri import Uri
+from sipedge.sip.via import with_received
+from sipedge.tm import relay
+from sipedge.tm.host import Route
+from sipedge.tm.table import Transactions
+from sipedge.tm.timers import NEVER, NO_TICK, Periodic, Timed
+
+log = logging.getLogger("sipedge")
+
+#: no SIP message is shorter; what is, over UDP, is a keep-alive of some kind (requirement KA-15)
+SHORTEST_MESSAGE: Final = 20
+Headers = tuple[tuple[bytes, bytes], ...] | list[tuple[bytes, bytes]]
+
+
+class Lookup:
+    """A host name to resolve; the answer goes to ``Core.resolved``."""
+
+    __slots__ = ("host", "waiting")
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.waiting: list[Callable[[list[str]], None]] = []
+
+
+class IdleTimer(Timed):
+    """Closes a stream on which nothing came in for ``tcp_connection_lifetime`` (KA-16, KA-17)."""
+
+    __slots__ = ("_core", "_flow")
+
+    def __init__(self, core: Core, flow: Flow) -> None:
+        self.deadline = NEVER
+        self.tick = NO_TICK
+        self._core = core
+        self._flow = flow
+
+    def fire(self, now: float) -> None:
+        core, flow = self._core, self._flow
+        if not flow.alive:
+            return
+        until = flow.last_rx + core.tcp_connection_lifetime
+        if until > now:
+            core.tm.wheel.at(self, until)
+        else:
+            core.close(flow, "idle")
+
+
+class Core:
+    """One edge.  ``stats`` counts events by name, ``now`` is the time of the event (seconds)."""
+
+    def __init__(self, worker: int = 0) -> None:
+        self.now = 0.0
+        self.flows = FlowTable(worker)
+        self.hops = HopCache()
+        self.stats: Counter[str] = Counter()
+        self.tm = Transactions(self)
+        #: seconds without a byte from the peer after which a stream is closed; <= 0: never
+        self.tcp_connection_lifetime: float = 120.0
+        #: answer to the source port even if the client did not ask for it by ``rport``
+        self.force_rport = True
+        # set by the loader
+        self.ksr: Any = None
+        self.request_route: Route | None = None
+        self.reply_route: Route | None = None
+        self.hooks_request_in: tuple[Callable[[SipMessage, float], bool | None], ...] = ()
+        self.hooks_reply_in: tuple[Callable[[SipMessage, float], bool | None], ...] = ()
+        self.hooks_branch_failed: tuple[Callable[[SipMessage, int], int | None], ...] = ()
+        self.hooks_flow_opened: tuple[Callable[[Flow], None], ...] = ()
+        self.hooks_flow_closed: tuple[Callable[[Flow, str], None], ...] = ()
+        #: runs the rest of an ``async def`` route; net sets it
+        self.spawn: Callable[[Coroutine[Any, Any, None]], None] = run_to_end
+        self._async_routes: dict[Route, bool] = {}
+        self._sends: list[tuple[bytes, Flow]] = []
+        self._closes: list[tuple[Flow, str]] = []
+        self._lookups: list[Lookup] = []
+        self._resolving: dict[str, Lookup] = {}
+        self._names: set[bytes] = set()  # aliases that hold for any port
+        self._own: set[tuple[bytes, int]] = set()
+        self.every(1.0, self.tm.sweep)
+
+    # -- who we are ------------------------------------------------------------------------------
+
+    def add_alias(self, host: str, port: int | None = None) -> None:
+        """A name of ours (Kamailio ``alias``); without a port it holds for any port."""
+        name = host.strip("[]").lower().encode()
+        if port is None:
+            self._names.add(name)
+        else:
+            self._own.add((name, port))
+
+    def learn_own_addresses(self) -> None:
+        """Call when the listeners have their ports."""
+        for listener in self.flows.listeners:
+            self._own.add((listener.host.lower().encode(), listener.port))
+            if listener.advertise_host is not None:
+                host = listener.advertise_host.strip("[]").lower().encode()
+                self._own.add((host, listener.advertise_port or listener.port))
+
+    def is_myself(self, uri: Uri) -> bool:
+        """RFC 3261 §16.4, Kamailio's self test: a listener, an advertised name or an alias.
+
+        A URI without a port means 5060 (5061 for sips and TLS).  A GRUU is never us (RFC 5627).
+        """
+        if b"gr" in uri.params:
+            return False
+        if uri.host in self._names:
+            return True
+        port = uri.port
+        if port is None:
+            secure = uri.scheme == b"sips" or uri.params.get(b"transport") == b"tls"
+            port = 5061 if secure else 5060
+        return (uri.host, port) in self._own
+
+    # -- what net drains -------------------------------------------------------------------------
+
+    def sends(self) -> list[tuple[bytes, Flow]]:
+        """What is to be sent, in order; drained."""
+        sends, self._sends = self._sends, []
+        return sends
+
+    def closes(self) -> list[tuple[Flow, str]]:
+        """Streams to close once their sends are written; drained."""
+        closes, self._closes = self._closes, []
+        return closes
+
+    def lookups(self) -> list[Lookup]:
+        lookups, self._lookups = self._lookups, []
+        return lookups
+
+    def next_timer(self) -> float | None:
+        return self.tm.wheel.next_time()
+
+    def on_timer(self, now: float) -> None:
+        self.now = now
+        self.tm.wheel.advance(now)
+
+    def every(self, interval_s: float, call: Callable[[float], None]) -> None:
+        """Call ``call(now)`` every ``interval_s`` seconds, first after one interval."""
+        self.tm.wheel.at(Periodic(self.tm.wheel, interval_s, call), self.now + interval_s)
+
+    # -- flows -----------------------------------------------------------------------------------
+
+    def flow_opened(self, flow: Flow, now: float) -> None:
+        """A stream was accepted, or a dialed one is established."""
+        self.now = now
+        flow.state = OPEN
+        flow.last_rx = now
+        self.stats["flows_opened"] += 1
+        if self.tcp_connection_lifetime > 0:
+            self.tm.wheel.at(IdleTimer(self, flow), now + self.tcp_connection_lifetime)
+        for hook in self.hooks_flow_opened:
+            hook(flow)
+
+    def flow_closed(self, flow: Flow, reason: str, now: float) -> None:
+        """A stream is gone: everything that waits on it fails now (requirement INC-14)."""
+        self.now = now
+        if not self.flows.closed(flow):
+            return
+        self.stats["flows_closed"] += 1
+        log.info("flow closed: %s: %s", flow.name, reason)
+        flow.framer = None
+        self._flow_lost(flow, reason)
+
+    def flow_unreachable(self, flow: Flow, now: float) -> None:
+        """ICMP said that a UDP flow reaches nobody (requirements INC-13, TRN-17)."""
+        self.now = now
+        self.stats["flows_unreachable"] += 1
+        log.info("flow unreachable: %s", flow.name)
+        self._flow_lost(flow, "unreachable")
+
+    def _flow_lost(self, flow: Flow, reason: str) -> None:
+        for hook in self.hooks_flow_closed:
+            hook(flow, reason)
+        self.tm.flow_lost(flow)
+
+    def close(self, flow: Flow, reason: str) -> None:
+        """Close a stream ourselves."""
+        self._closes.append((flow, reason))
+        self.flow_closed(flow, reason, self.now)
+
+    def send(self, data: bytes, flow: Flow) -> bool:
+        """Queue bytes for a flow; False, and nothing else, if the flow is gone (RFC 6026 §7.1)."""
+        if not flow.alive:
+            self.stats["sends_to_closed_flows"] += 1
+            return False
+        self._sends.append((data, flow))
+        if flow.dialed:
+            flow.last_rx = self.now  # our own connections live as long as either side uses them
+        return True
+
+    # -- names -----------------------------------------------------------------------------------
+
+    def lookup(self, host: str, done: Callable[[list[str]], None]) -> None:
+        """Resolve ``host``; names that cannot exist are answered at once (requirement DNS-09)."""
+        if not host or host.endswith(".invalid") or len(host) > 253:
+            done([])
+            return
+        pending = self._resolving.get(host)
+        if pending is None:
+            pending = self._resolving[host] = Lookup(host)
+            self._lookups.append(pending)
+        pending.waiting.append(done)
+
+    def resolved(self, lookup: Lookup, addresses: list[str], now: float) -> None:
+        self.now = now
+        self._resolving.pop(lookup.host, None)
+        for done in lookup.waiting:
+            done(addresses)
+
+    # -- receiving -------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, flow: Flow, now: float) -> None:
+        """A datagram, or a chunk of a stream, came on ``flow`` at ``now``.  Never raises."""
+        self.now = flow.last_rx = now
+        if flow.reliable:
+            self._stream(data, flow)
+        elif data and data[0] < 4:
+            answer = stun.answer(data, flow.remote)
+            if answer is not None:
+                self.stats["stun_answered"] += 1
+                self._sends.append((answer, flow))
+        elif len(data) < SHORTEST_MESSAGE:
+            self.stats["keepalives"] += 1
+        else:
+            self._message(data, flow, False)
+
+    def _stream(self, data: bytes, flow: Flow) -> None:
+        framer = flow.framer
+        if framer is None:
+            if not flow.alive:
+                return
+            framer = flow.framer = StreamFramer()
+        for event in framer.feed(data, self.now):
+            if not flow.alive:
+                return
+            if event is PING:
+                self.stats["pings_answered"] += 1
+                self.send(b"\r\n", flow)
+            elif isinstance(event, ParseError):
+                self._unparsable(event, flow)
+                self.close(flow, event.why)
+            else:
+                self._message(event, flow, True)
+
+    def _message(self, data: bytes, flow: Flow, stream: bool) -> None:
+        try:
+            msg = parse(data, stream)
+        except ParseError as exc:
+            self._unparsable(exc, flow)
+            return
+        msg.flow = flow
+        msg.now = self.now
+        try:
+            if msg.is_request:
+                self._request(msg)
+            else:
+                self._response(msg)
+        except Exception as exc:  # the one place: see _failed
+            self._failed(exc, msg)
+
+    def _request(self, msg: SipMessage) -> None:
+        flow = msg.flow
+        at = msg.ids.index(VIA)
+        via = msg.via()
+        line = with_received(msg.row_value(at), via, flow, self.force_rport)
+        if line is not None:
+            msg.lines[at] = b"Via: " + line
+        tm = self.tm
+        known = tm.find(msg)
+        if known is not None and tm.matched(known, msg):
+            return
+        method = msg.method
+        if method == b"CANCEL":
+            self.reply(msg, 481, b"Call/Transaction Does Not Exist")  # requirement PXC-02
+            return
+        if method == b"ACK" and msg.to_tag.startswith(tm.magic):
+            return  # it acknowledges an answer of ours that needed no transaction
+        if PROXY_REQUIRE in msg.ids and method != b"ACK":
+            wanted = b", ".join(msg.values(PROXY_REQUIRE))
+            raise SipError(420, b"Bad Extension", ((b"unsupported", wanted),))
+        if tm.is_loop(msg):
+            raise SipError(482, b"Loop Detected")
+        msg.remember("loop_hash", tm.loop_hash(msg))
+        for hook in self.hooks_request_in:
+            if hook(msg, self.now):
+                return
+        if self.request_route is not None:
+            self._run(self.request_route, REQUEST_ROUTE, msg)
+
+    def _response(self, msg: SipMessage) -> None:
+        ctx = self.tm.match_response(msg)
+        if ctx is None:
+            self.stats["responses_unmatched"] += 1  # RFC 6026 §8.2: not forwarded
+            return
+        msg.via_branch = ctx
+        at = msg.ids.index(VIA)
+        if b"," in msg.lines[at]:
+            msg.pop_value(VIA)
+        else:
+            msg.delete(at)
+        if VIA not in msg.ids:
+            return  # RFC 3261 §16.7 item 3: meant for us alone
+        relay.response_in(ctx, msg)
+
+    # -- answering -------------------------------------------------------------------------------
+
+    def reply(
+        self, msg: SipMessage, status: int, reason: bytes = b"", headers: Headers = (),
+        body: bytes = b"",
+    ) -> bool:  # fmt: skip
+        """Answer a request: by its transaction if it has one, else without.
+
+        Never answers an ACK.  False if a final response has been sent before: there is one answer a
+        request.  The answer to a non-INVITE is kept for retransmissions (RFC 3261 §17.2.2).
+        """
+        if msg.method == b"ACK" or msg.answered:
+            return False
+        reason = reason or REASONS.get(status, b"Unknown")
+        if msg.tx is not None:
+            return bool(msg.tx.reply(status, reason, headers, body))
+        data = build_reply(
+            msg, status, reason, self.tm.tag(msg) if status > 100 else b"", headers, body
+        )
+        flow = self.reply_flow(msg)
+        self.send(data, flow)
+        if status >= 200:
+            msg.answered = True
+            if msg.method not in (b"INVITE", b"CANCEL"):
+                self.tm.answered(self.tm.key(msg), data, flow.reliable)
+        return True
+
+    def reply_flow(self, msg: SipMessage) -> Flow:
+        """RFC 3261 §18.2.2, RFC 3581 §4: back to the source; over UDP without rport to its port."""
+        flow = msg.flow
+        if flow.reliable or self.force_rport:
+            return flow
+        via = msg.via()
+        port = via.port or 5060
+        if via.has_rport or port == flow.remote[1] or via.get(b"rport"):
+            return flow
+        return self.flows.udp(flow.listener, (flow.remote[0], port))
+
+    def _unparsable(self, exc: ParseError, flow: Flow) -> None:
+        """Bytes that are no SIP: answer what looks like a request, say why at INFO."""
+        self.stats["parse_errors"] += 1
+        partial = exc.partial
+        log.info("rejected: %s from %s: %s", exc.status, flow.name, exc.why)
+        if partial is None or not partial.is_request or partial.method == b"ACK":
+            return
+        partial.flow = flow
+        partial.now = self.now
+        try:
+            at = partial.ids.index(VIA)
+            line = with_received(partial.row_value(at), partial.via(), flow, self.force_rport)
+            if line is not None:
+                partial.lines[at] = b"Via: " + line
+            tag = self.tm.tag(partial)
+            self.send(build_reply(partial, exc.status, exc.reason, tag, exc.headers), flow)
+        except (ParseError, ValueError):
+            self.stats["parse_errors_unanswered"] += 1
+
+    def _failed(self, exc: Exception, msg: SipMessage) -> None:
+        """The peer's mistakes become their status, ours a 500; the next message is served."""
+        if isinstance(exc, SipError):
+            log.info(
+                "%s %s for %s from %s, Call-ID %s", exc.status, exc.reason.decode(),
+                msg.method.decode("ascii", "replace"), msg.flow.name,
+                msg.call_id.decode("ascii", "backslashreplace"),
+            )  # fmt: skip
+            status, reason, headers = exc.status, exc.reason, exc.headers
+        else:
+            self.stats["exceptions"] += 1
+            log.error(
+                "exception while handling %s from %s, Call-ID %s",
+                msg.lines[0][:120] if msg.lines else b"", msg.flow.name,
+                msg.call_id.decode("ascii", "backslashreplace"), exc_info=exc,
+            )  # fmt: skip
+            status, reason, headers = 500, b"Server Internal Error", ()
+        if msg.is_request:
+            try:
+                self.reply(msg, status, reason, headers)
+            except Exception:  # not even an answer could be made; nothing else may suffer
+                log.exception("no answer could be made")
+
+    # -- routes ----------------------------------------------------------------------------------
+
+    def _run(self, route: Route, kind: int, msg: SipMessage) -> None:
+        """Run a route to its end, or to its first ``await`` that waits."""
+        msg.route_kind = kind
+        is_async = self._async_routes.get(route)
+        if is_async is None:
+            is_async = self._async_routes[route] = inspect.iscoroutinefunction(route)
+        if not is_async:
+            route(self.ksr, msg)
+            return
+        if kind == REQUEST_ROUTE and msg.method != b"ACK" and msg.tx is None:
+            self.new_transaction(msg)  # retransmissions must not start a second route
+        self.spawn(self._run_async(route, kind, msg))
+
+    async def _run_async(self, route: Route, kind: int, msg: SipMessage) -> None:
+        tx = msg.tx
+        try:
+            await route(self.ksr, msg)
+        except Exception as exc:
+            self._failed(exc, msg)
+        if kind == REQUEST_ROUTE and tx is not None and not tx.status and not tx.branches:
+            tx.terminate()  # the route neither answered nor relayed: as if it had never come
+
+    def new_transaction(self, msg: SipMessage) -> Any:
+        """The server transaction of a request, made now if need be (Kamailio ``t_newtran``)."""
+        if msg.tx is None:
+            tx = self.tm.create(msg, self.reply_flow(msg))
+            tx.loop_hash = msg.recall("loop_hash") or 0
+            if tx.invite:
+                tx.trying()
+        return msg.tx
+
+    def _guarded(self, route: Route, kind: int, msg: SipMessage) -> None:
+        try:
+            self._run(route, kind, msg)
+        except Exception as exc:
+            self._failed(exc, msg)
+
+    def run_reply_routes(self, msg: SipMessage, on_reply: Route | None) -> bool:
+        for hook in self.hooks_reply_in:
+            if hook(msg, self.now):
+                return True
+        if self.reply_route is not None:
+            self._guarded(self.reply_route, REPLY_ROUTE, msg)
+        if on_reply is not None:
+            self._guarded(on_reply, REPLY_ROUTE, msg)
+        return msg.drop
+
+    def run_failure_route(self, route: Route, msg: SipMessage) -> None:
+        self._guarded(route, FAILURE_ROUTE, msg)
+
+    def run_branch_route(self, route: Route, msg: SipMessage) -> None:
+        self._guarded(route, BRANCH_ROUTE, msg)
+
+    def branch_failed(self, msg: SipMessage, status: int) -> int:
+        for hook in self.hooks_branch_failed:
+            replaced = hook(msg, status)
+            if replaced is not None:
+                return int(replaced)
+        return status
+
+
+def run_to_end(coro: Coroutine[Any, Any, None]) -> None:
+    """Without an event loop a route may be ``async def``, but nothing in it may wait."""
+    try:
+        coro.send(None)
+    except StopIteration:
+        return
+    coro.close()
+    raise RuntimeError("an async route waits, and there is no event loop to wait in")
