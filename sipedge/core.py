@@ -17,13 +17,14 @@ from typing import Any, Final
 from sipedge.errors import ParseError, SipError
 from sipedge.flow import OPEN, Flow, FlowTable
 from sipedge.forward import HopCache
+from sipedge.identity import OwnNames
+from sipedge.lookups import Lookup, Lookups
 from sipedge.module import BRANCH_ROUTE, FAILURE_ROUTE, REPLY_ROUTE, REQUEST_ROUTE
 from sipedge.sip import stun
 from sipedge.sip.message import SipMessage, parse
 from sipedge.sip.names import PROXY_REQUIRE, VIA
 from sipedge.sip.reply import REASONS, build_reply
 from sipedge.sip.stream import PING, StreamFramer
-from sipedge.sip.uri import Uri
 from sipedge.sip.via import with_received
 from sipedge.tm import relay
 from sipedge.tm.host import Route
@@ -35,16 +36,6 @@ log = logging.getLogger("sipedge")
 #: no SIP message is shorter; what is, over UDP, is a keep-alive of some kind (requirement KA-15)
 SHORTEST_MESSAGE: Final = 20
 Headers = tuple[tuple[bytes, bytes], ...] | list[tuple[bytes, bytes]]
-
-
-class Lookup:
-    """A host name to resolve; the answer goes to ``Core.resolved``."""
-
-    __slots__ = ("host", "waiting")
-
-    def __init__(self, host: str) -> None:
-        self.host = host
-        self.waiting: list[Callable[[list[str]], None]] = []
 
 
 class IdleTimer(Timed):
@@ -96,44 +87,16 @@ class Core:
         self._async_routes: dict[Route, bool] = {}
         self._sends: list[tuple[bytes, Flow]] = []
         self._closes: list[tuple[Flow, str]] = []
-        self._lookups: list[Lookup] = []
-        self._resolving: dict[str, Lookup] = {}
-        self._names: set[bytes] = set()  # aliases that hold for any port
-        self._own: set[tuple[bytes, int]] = set()
+        self._lookups = Lookups()
+        self.lookup = self._lookups.ask
+        self.names = OwnNames()
+        self.add_alias = self.names.add_alias
+        self.is_myself = self.names.is_myself
         self.every(1.0, self.tm.sweep)
-
-    # -- who we are ------------------------------------------------------------------------------
-
-    def add_alias(self, host: str, port: int | None = None) -> None:
-        """A name of ours (Kamailio ``alias``); without a port it holds for any port."""
-        name = host.strip("[]").lower().encode()
-        if port is None:
-            self._names.add(name)
-        else:
-            self._own.add((name, port))
 
     def learn_own_addresses(self) -> None:
         """Call when the listeners have their ports."""
-        for listener in self.flows.listeners:
-            self._own.add((listener.host.lower().encode(), listener.port))
-            if listener.advertise_host is not None:
-                host = listener.advertise_host.strip("[]").lower().encode()
-                self._own.add((host, listener.advertise_port or listener.port))
-
-    def is_myself(self, uri: Uri) -> bool:
-        """RFC 3261 §16.4, Kamailio's self test: a listener, an advertised name or an alias.
-
-        A URI without a port means 5060 (5061 for sips and TLS).  A GRUU is never us (RFC 5627).
-        """
-        if b"gr" in uri.params:
-            return False
-        if uri.host in self._names:
-            return True
-        port = uri.port
-        if port is None:
-            secure = uri.scheme == b"sips" or uri.params.get(b"transport") == b"tls"
-            port = 5061 if secure else 5060
-        return (uri.host, port) in self._own
+        self.names.learn(self.flows.listeners)
 
     # -- what net drains -------------------------------------------------------------------------
 
@@ -148,8 +111,12 @@ class Core:
         return closes
 
     def lookups(self) -> list[Lookup]:
-        lookups, self._lookups = self._lookups, []
-        return lookups
+        """Host names to resolve; drained.  Answer each with ``resolved``."""
+        return self._lookups.drain()
+
+    def resolved(self, lookup: Lookup, addresses: list[str], now: float) -> None:
+        self.now = now
+        self._lookups.answer(lookup, addresses)
 
     def next_timer(self) -> float | None:
         return self.tm.wheel.next_time()
@@ -211,25 +178,6 @@ class Core:
         if flow.dialed:
             flow.last_rx = self.now  # our own connections live as long as either side uses them
         return True
-
-    # -- names -----------------------------------------------------------------------------------
-
-    def lookup(self, host: str, done: Callable[[list[str]], None]) -> None:
-        """Resolve ``host``; names that cannot exist are answered at once (requirement DNS-09)."""
-        if not host or host.endswith(".invalid") or len(host) > 253:
-            done([])
-            return
-        pending = self._resolving.get(host)
-        if pending is None:
-            pending = self._resolving[host] = Lookup(host)
-            self._lookups.append(pending)
-        pending.waiting.append(done)
-
-    def resolved(self, lookup: Lookup, addresses: list[str], now: float) -> None:
-        self.now = now
-        self._resolving.pop(lookup.host, None)
-        for done in lookup.waiting:
-            done(addresses)
 
     # -- receiving -------------------------------------------------------------------------------
 
