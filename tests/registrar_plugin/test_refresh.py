@@ -1,0 +1,150 @@
+"""The fast path and the full one must not differ in anything."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from registrar_plugin import save
+from registrar_plugin.bindings import Binding
+from registrar_plugin.location import Location
+from registrar_plugin.register import Register, read_register
+from sipedge.sip.message import SipMessage
+from tests.registrar_plugin.home import (
+    BOTH,
+    EDGE1,
+    EDGE2,
+    EDGE_WITHOUT_OB,
+    I1,
+    Home,
+    outbound_contact,
+)
+
+CONTACT = outbound_contact(uri="sip:bob@10.0.0.9;ob")
+
+#: what each REGISTER may be like; the first one is stored, the second one is compared
+CONTACTS = (
+    f"{CONTACT};expires=600",
+    CONTACT,
+    f"{CONTACT};expires=0",
+    f"{CONTACT};expires=7",
+    f"{CONTACT};expires=x",
+    f'<sip:bob@10.0.0.9;ob>;expires=600;+sip.instance="<{I1}>";reg-id=1',
+    outbound_contact(2),
+    outbound_contact(uri="sips:bob@10.0.0.9;ob"),
+    f'<sip:bob@10.0.0.9;ob>;+sip.instance="<{I1}>"',
+    "<sip:bob@10.0.0.9;ob>;expires=600",
+)
+PATHS = (
+    (EDGE1,), (EDGE2,), (EDGE_WITHOUT_OB,), (), (EDGE1, EDGE2), (f"{EDGE1}, {EDGE2}",),
+    (EDGE1, EDGE_WITHOUT_OB), ("<sip:a;ob;lr>",), ("<sip:a?b=c;ob>",),
+)  # fmt: skip
+HEADERS = (
+    BOTH, "", "Supported: OUTBOUND,Path\r\n", f"{BOTH}Require: outbound\r\n",
+    f"{BOTH}Require: foo\r\n", f"{BOTH}Expires: 900\r\n", "Supported: outbound\r\n",
+)  # fmt: skip
+OTHERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"vias": 1},
+    {"cseq": 1},
+    {"cseq": 1, "call_id": "new"},
+    {"to": "<sip:Bob@EXAMPLE.com>"},
+    {"to": "Bob <sip:bob@example.com>"},
+    {"to": "<sip:bob@example.com:5060;user=phone>;x=y"},
+    {"to": "<sip:carol@example.com>"},
+    {"to": "<sip:bob@elsewhere.example>"},
+    {"ruri": "sip:EXAMPLE.COM:5060"},
+    {"ruri": "sip:other.example"},
+    {"ruri": "tel:123"},
+)
+
+
+def shape(binding: Binding) -> list[object]:
+    return [getattr(binding, name) for name in Binding.__slots__ if name != "flow"]
+
+
+def run(home: Home, variants: list[dict[str, Any]]) -> list[object]:
+    seen: list[object] = []
+    for variant in variants:
+        values = dict(variant)
+        answer = home.register(values.pop("contact"), **values)
+        rows = [row for row in answer.lines if not row.startswith(b"To:")]
+        seen += [rows, home.code, [shape(binding) for binding in home.bindings()]]
+        home.advance(10)
+    return seen
+
+
+def variants() -> list[list[dict[str, Any]]]:
+    first = {"contact": CONTACTS[0], "path": PATHS[0], "headers": HEADERS[0], "cseq": 1}
+    pairs = []
+    second = first | {"cseq": 2}
+    for contact, path in itertools.product(CONTACTS, PATHS):
+        pairs.append([first, second | {"contact": contact, "path": path}])
+    for contact, headers in itertools.product(CONTACTS, HEADERS):
+        pairs.append([first, second | {"contact": contact, "headers": headers}])
+    for path, other in itertools.product(PATHS, OTHERS):
+        stored = first | {"path": path}
+        pairs.append([stored, stored | {"cseq": 2} | other])
+        direct = stored | {"vias": 1}
+        pairs.append([direct, direct | {"cseq": 2} | other])
+        pairs.append([direct, direct | {"cseq": 2, "vias": 2} | other])
+    return pairs
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"outbound_mode": 2, "path_mode": 2, "flow_timer": 20},
+        {"outbound_mode": 0},
+        {"use_path": 0, "regid_mode": 1},
+        {"case_sensitive": 1, "use_domain": 0, "max_expires": 500, "min_expires": 0},
+        {"method_filtering": 1, "path_mode": 1, "max_contacts": 1},
+    ],
+)
+def test_both_ways_give_the_same(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = variants()
+    fast = [run(Home(**params), pair) for pair in pairs]
+    monkeypatch.setattr(save, "same_again", lambda *arguments: None)
+    for pair, seen in zip(pairs, fast, strict=True):
+        assert run(Home(**params), pair) == seen, pair[1]
+
+
+@pytest.mark.parametrize("transport", ["edge", "udp", "tcp"])
+def test_the_fast_path_is_taken_for_a_plain_refresh(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bytes] = []
+
+    def count(msg: SipMessage, location: Location, spread: bool) -> Register:
+        calls.append(msg.call_id)
+        return read_register(msg, location, spread)
+
+    monkeypatch.setattr(save, "read_register", count)
+    home = Home()
+    flow = {"edge": None, "udp": home.udp(), "tcp": home.tcp()}[transport]
+    for _ in range(4):
+        assert home.register(CONTACT, flow=flow).status == 200
+    assert len(calls) == 1
+
+
+def test_a_refresh_shares_what_stayed_equal() -> None:
+    home = Home()
+    home.register(CONTACT)
+    (old,) = home.bindings()
+    home.register(CONTACT)
+    (new,) = home.bindings()
+    assert new is not old
+    assert new.ruid != old.ruid
+    assert (new.contact is old.contact, new.path is old.path) == (True, True)
+    assert new.call_id is old.call_id
+
+
+def test_a_direct_refresh_follows_the_ua_to_its_new_connection() -> None:
+    home = Home()
+    home.register(CONTACT, flow=home.tcp(port=40001))
+    flow = home.tcp(port=40002)
+    home.register(CONTACT, flow=flow)
+    assert [binding.flow for binding in home.bindings()] == [flow]
