@@ -183,6 +183,7 @@ def test_closing_twice_tells_the_modules_once() -> None:
     phone.close()
     phone.close()
     assert lost == [phone.flow]
+    assert phone.flow.conn_id not in sim.core.flows.streams
     sim.core.receive(b"\r\n\r\n", phone.flow, sim.now)
     assert not phone.raw
 

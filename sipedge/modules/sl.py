@@ -28,7 +28,7 @@ class SlModule:
         self.exports = ModuleExports(
             "sl",
             functions=(
-                Function("sl_send_reply", self.send_reply, _WHERE),
+                Function("sl_send_reply", self.sl_send_reply, _WHERE),
                 Function("send_reply", self.send_reply, _WHERE),
                 Function("sl_reply_error", self.sl_reply_error, _WHERE),
             ),
@@ -46,6 +46,8 @@ class SlModule:
         if not 100 <= code <= 699:
             return FAIL
         return OK if self._core.reply(msg, code, as_bytes(reason)) else FAIL
+
+    sl_send_reply = send_reply
 
     def sl_reply_error(self, msg: SipMessage) -> Rc:
         """500 for what the route could not do (Kamailio ``sl_reply_error``).

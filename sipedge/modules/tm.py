@@ -64,7 +64,7 @@ class TmModule:
                 Function("t_newtran", self.t_newtran, REQUEST_ROUTE),
                 Function("t_check_trans", self.t_check_trans, REQUEST_ROUTE),
                 Function("t_reply", self.t_reply, _RELAY),
-                Function("t_send_reply", self.t_reply, _RELAY),
+                Function("t_send_reply", self.t_send_reply, _RELAY),
                 Function("t_on_failure", self.t_on_failure, REQUEST_ROUTE | FAILURE_ROUTE),
                 Function("t_on_branch", self.t_on_branch, REQUEST_ROUTE | FAILURE_ROUTE),
                 Function("t_on_reply", self.t_on_reply, ANY_ROUTE & ~REPLY_ROUTE),
@@ -154,7 +154,7 @@ class TmModule:
                 core.lookup(hop[1], partial(self._ack_by_name, msg, target, hop))
                 return True
             return self._ack_to(msg, target, hop)
-        branch = core.tm.new_branch(msg.recall("loop_hash") or 0)
+        branch = core.tm.new_branch(msg.loop_hash)
         return flow.alive and core.send(build_branch(msg, target, flow, True, branch), flow)
 
     def _ack_by_name(self, msg: SipMessage, target: Target, hop: Hop, addresses: list[str]) -> None:
@@ -166,7 +166,7 @@ class TmModule:
         flow = relay.flow_to(core.tm, msg, hop)
         if flow is None:
             return False
-        branch = core.tm.new_branch(msg.recall("loop_hash") or 0)
+        branch = core.tm.new_branch(msg.loop_hash)
         return core.send(build_branch(msg, target, flow, False, branch), flow)
 
     def t_newtran(self, msg: SipMessage) -> Rc:
@@ -194,6 +194,8 @@ class TmModule:
         if msg.tx is None and not msg.answered and msg.method != b"ACK":
             self._core.new_transaction(msg)
         return OK if self._core.reply(msg, code, as_bytes(reason)) else FAIL
+
+    t_send_reply = t_reply
 
     def append_branch(
         self, msg: SipMessage, uri: str | bytes | None = None, q: float | None = None

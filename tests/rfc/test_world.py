@@ -267,12 +267,15 @@ def test_phone_that_reconnected_in_mid_call_hangs_up() -> None:
 
 
 @pytest.mark.rfc("INC-16")
-def test_two_accounts_on_one_connection_call_each_other() -> None:
+@pytest.mark.parametrize("edge", [EDGE1, HOME_IP])
+def test_two_accounts_on_one_connection_call_each_other(edge: str) -> None:
     """S28: one phone, two lines, one flow; the same token twice in Route."""
     world = one_edge()
-    line1 = Phone(world, "line1", EDGE1, ("127.0.3.1", 40001), transport=TCP)
+    if edge == HOME_IP:
+        world.all_in_one(HOME_IP)
+    line1 = Phone(world, "line1", edge, ("127.0.3.1", 40001), transport=TCP)
     line1.register()
-    line2 = Phone(world, "line2", EDGE1, ("127.0.3.1", 40001), transport=TCP)
+    line2 = Phone(world, "line2", edge, ("127.0.3.1", 40001), transport=TCP)
     line2.flow = line1.flow
     line2.register()
     assert line2.heard == []

@@ -222,6 +222,9 @@ def test_silent_edge_is_given_up_and_its_late_answer_still_counts() -> None:
     second = ua(sim, 2).take()
     ua(sim, 2).send(answer(second, 180, tag="b"))
     ua(sim, 1).got.clear()
+    ua(sim, 1).send(answer(late, 180, tag="a"))
+    assert ua(sim, 1).take().method == b"CANCEL"  # it wakes up too late
+    assert [m.to_tag for m in alice.got if m.status == 180] == [b"b"]
     ua(sim, 1).send(answer(late, 200, tag="a"))
     assert alice.got[-1].status == 200
     assert alice.got[-1].to_tag == b"a"

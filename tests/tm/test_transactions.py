@@ -216,6 +216,28 @@ def test_cancel_waits_for_a_provisional_response() -> None:
     assert bob.silent()  # the CANCEL is not repeated once it was answered
 
 
+@pytest.mark.rfc("PXC-01")
+def test_cancelled_call_that_nobody_answers_ends_with_487() -> None:
+    sim = Sim()
+    alice, bob = sim.udp(), sim.udp("127.0.0.9")
+    alice.send(request())
+    alice.send(request("CANCEL"))
+    sim.advance(40)
+    assert {m.method for m in bob.got} == {b"INVITE"}
+    assert [m.status for m in alice.got if m.cseq()[1] == b"INVITE"][-1] == 487
+
+
+@pytest.mark.rfc("TXN-09")
+def test_ack_to_a_2xx_is_routed_even_with_the_branch_of_the_invite() -> None:
+    """Some user agents write no new branch."""
+    sim = Sim()
+    alice, bob = sim.udp(), sim.udp("127.0.0.9")
+    alice.send(request())
+    bob.send(answer(bob.take(), 200))
+    alice.send(request("ACK", to_tag="t1"))
+    assert bob.take().method == b"ACK"
+
+
 @pytest.mark.rfc("PXC-02")
 def test_cancel_without_an_invite_is_481() -> None:
     sim = Sim()

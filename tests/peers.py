@@ -1,0 +1,103 @@
+"""The programs that some tests talk to: who needs them, and what happens where they are missing.
+
+Strategy: a test asks ``need("kamailio")`` and gets the path of the executable.  On somebody's
+laptop a missing peer skips the test, and the summary at the end of the run says so in one line a
+peer; with ``CI=true`` it fails, so that a run which proves less than it claims is never green.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from typing import Final
+
+import pytest
+
+#: name -> (how to install it, arguments that make it print its version)
+PEERS: Final = {
+    "sipp": ("apt-get install sip-tester", ("-v",)),
+    "kamailio": ("apt-get install kamailio", ("-v",)),
+    "baresip": ("apt-get install baresip-core", ("-h",)),
+    "nft": ("apt-get install nftables", ("-v",)),
+    "ip": ("apt-get install iproute2, and run as root", ("-V",)),
+}
+
+#: peer -> why it cannot be used, and the tests that wanted it (for the summary)
+missing: dict[str, tuple[str, list[str]]] = {}
+#: peer -> path and version of what was used (for the summary)
+used: dict[str, str] = {}
+
+
+def need(name: str) -> str:
+    """The path of a peer's executable: ``sipp``, ``kamailio``, ``baresip``, ``nft`` or ``ip``.
+
+    ``ip`` stands for network namespaces: it also takes root and a kernel that lets us add one.
+    Where the peer cannot be used, the test is skipped, or fails if ``CI=true`` is set.
+    """
+    path, why = _look(name)
+    if path is not None:
+        used.setdefault(name, f"{path} ({_version(name, path)})")
+        return path
+    tests = missing.setdefault(name, (why, []))[1]
+    tests.append(os.environ.get("PYTEST_CURRENT_TEST", "?").partition(" ")[0])
+    text = f"needs {name}: {why} ({PEERS[name][0]})"
+    if os.environ.get("CI") == "true":
+        pytest.fail(text, pytrace=False)
+    pytest.skip(text)
+
+
+def have(name: str) -> bool:
+    """Whether ``need(name)`` would return."""
+    return _look(name)[0] is not None
+
+
+@functools.cache
+def _look(name: str) -> tuple[str | None, str]:
+    if name not in PEERS:
+        raise ValueError(f"unknown peer {name!r}; known are {', '.join(PEERS)}")
+    # Debian keeps kamailio and ip in /usr/sbin, which is not on everybody's path
+    path = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    if path is None:
+        return None, "not installed"
+    if name == "ip":
+        why = _no_namespaces(path)
+        if why:
+            return None, why
+    return path, ""
+
+
+def _no_namespaces(ip: str) -> str:
+    """Why no network namespace can be made here; empty if one can."""
+    if os.geteuid() != 0:
+        return "network namespaces take root"
+    probe = f"sipedge-probe-{os.getpid()}"
+    added = _run(ip, "netns", "add", probe)
+    if added.returncode != 0:
+        return "`ip netns add` failed: " + added.stdout.strip().replace("\n", " ")
+    # a namespace that cannot be entered, or has no veth, is of no use to anybody
+    worked = _run(ip, "-n", probe, "link", "set", "lo", "up")
+    _run(ip, "netns", "delete", probe)
+    if worked.returncode != 0:
+        return "a network namespace could be added but not used: " + worked.stdout.strip()
+    return ""
+
+
+def _version(name: str, path: str) -> str:
+    """The first line of text of the version output."""
+    lines = _run(path, *PEERS[name][1]).stdout.splitlines()
+    return next((line.strip(" \t.") for line in lines if line.strip()), "version unknown")[:70]
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=60,
+        check=False,
+    )
