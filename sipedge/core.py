@@ -252,7 +252,7 @@ class Core:
             raise SipError(420, b"Bad Extension", ((b"unsupported", wanted),))
         if tm.is_loop(msg):
             raise SipError(482, b"Loop Detected")
-        msg.remember("loop_hash", tm.loop_hash(msg))
+        msg.loop_hash = tm.loop_hash(msg)
         for hook in self.hooks_request_in:
             if hook(msg, self.now):
                 return
@@ -298,7 +298,7 @@ class Core:
         if status >= 200:
             msg.answered = True
             if msg.method not in (b"INVITE", b"CANCEL"):
-                self.tm.answered(self.tm.key(msg), data, flow.reliable)
+                self.tm.answered(msg.key or self.tm.key(msg), data, flow.reliable)
         return True
 
     def reply_flow(self, msg: SipMessage) -> Flow:
@@ -382,7 +382,6 @@ class Core:
         """The server transaction of a request, made now if need be (Kamailio ``t_newtran``)."""
         if msg.tx is None:
             tx = self.tm.create(msg, self.reply_flow(msg))
-            tx.loop_hash = msg.recall("loop_hash") or 0
             if tx.invite:
                 tx.trying()
         return msg.tx

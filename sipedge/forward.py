@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from sipedge.errors import ParseError, SipError
@@ -104,6 +105,7 @@ def hop_of(uri: Uri) -> Hop:
     )
 
 
+@lru_cache(maxsize=4096)
 def is_numeric(host: str) -> bool:
     """An IP address, not a name that must be looked up."""
     if not host or (host[-1].isalpha() and ":" not in host):

@@ -8,6 +8,7 @@ branches have ended, the next group starts, or the failure route runs and the be
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sipedge.errors import SipError
@@ -31,6 +32,8 @@ def group_targets(targets: list[Target]) -> list[list[list[Target]]]:
 
     A flow of a known instance with lower q does not ring twice: it joins the first one's list.
     """
+    if len(targets) == 1:
+        return [[targets]]
     groups: dict[float, list[list[Target]]] = {}
     by_instance: dict[bytes, list[Target]] = {}
     for target in sorted(targets, key=lambda t: -t.q):
@@ -59,7 +62,7 @@ def start_group(tx: ServerTx) -> None:
     while tx.groups and not tx.no_more:
         for flows in tx.groups.pop(0):
             start_branch(tx, flows[0], flows[1:])
-        if any(not branch.status for branch in tx.branches):
+        if tx.pending():
             break
     tx.starting = False
 
@@ -84,18 +87,20 @@ def start_branch(tx: ServerTx, target: Target, alternates: list[Target]) -> None
         return
     if is_numeric(hop[1]):
         start_hop(ctx, hop)
+    else:
+        host.lookup(hop[1], partial(resolved, ctx, hop))
+
+
+def resolved(ctx: ClientTx, hop: Hop, addresses: list[str]) -> None:
+    """The answer to a look-up for a branch; many seconds may have passed."""
+    tx = ctx.server
+    if tx is None or ctx.status or tx.state != PROCEEDING:
         return
-
-    def resolved(addresses: list[str]) -> None:
-        if ctx.status or tx.state != PROCEEDING:
-            return
-        if tx.no_more:
-            branch_failed(ctx, 487, local=False)
-            return
-        ctx.hops = [(hop[0], address, hop[2]) for address in addresses]
-        next_address(ctx)
-
-    host.lookup(hop[1], resolved)
+    if tx.no_more:
+        branch_failed(ctx, 487, local=False)
+        return
+    ctx.hops = [(hop[0], address, hop[2]) for address in addresses]
+    next_address(ctx)
 
 
 def next_address(ctx: ClientTx) -> None:
@@ -141,7 +146,7 @@ def send_branch(ctx: ClientTx, flow: Flow, on_flow: bool) -> None:
         target = (
             Target(msg.ruri, msg.dst_uri, flow, target.path) if msg.ruri != target.uri else target
         )
-    branch = tm.new_branch(tx.loop_hash)
+    branch = tm.new_branch(tx.request.loop_hash)
     try:
         data = build_branch(msg, target, flow, on_flow, branch)
     except SipError as exc:
@@ -160,6 +165,7 @@ def branch_copy(msg: SipMessage, target: Target, ctx: ClientTx) -> SipMessage:
     copy.ruri = target.uri
     copy.lines[0] = b"%s %s SIP/2.0" % (msg.method, target.uri)
     copy.dst_uri = target.dst_uri
+    copy.dst_flow = target.flow
     copy.via_branch = ctx
     return copy
 
@@ -245,6 +251,7 @@ def response_in(ctx: ClientTx, msg: SipMessage) -> None:
         return
     if tx is None:
         return
+    msg.tx = tx  # a reply route may ask about the request; settle() unties it
     if status < 200:
         ctx.provisional()
         # RFC 3261 §16.7 item 5: 100 ends here; RFC 4320 §4.1: no other 1xx for a non-INVITE
@@ -256,7 +263,7 @@ def response_in(ctx: ClientTx, msg: SipMessage) -> None:
         tx.no_more = True
         forward(tx, msg)
         cancel_branches(tx)
-        if not ctx.invite or all(branch.status for branch in tx.branches):
+        if not ctx.invite or not tx.pending():
             tx.settle()
         return
     ctx.response = msg
@@ -292,14 +299,14 @@ def check_done(tx: ServerTx) -> None:
     if tx.starting:
         return
     if tx.status or tx.state != PROCEEDING:
-        if all(ctx.status for ctx in tx.branches):
+        if not tx.pending():
             tx.settle()
         return
-    if any(not ctx.status for ctx in tx.branches):
+    if tx.pending():
         return
     if tx.groups and not tx.no_more:
         start_group(tx)
-        if any(not ctx.status for ctx in tx.branches):
+        if tx.pending():
             return
     finish(tx)
 
@@ -315,7 +322,7 @@ def finish(tx: ServerTx) -> None:
         tx.request.via_branch = best
         tx.request.branches = None
         tx.tm.host.run_failure_route(route, tx.request)
-        if tx.status or any(not ctx.status for ctx in tx.branches):
+        if tx.status or tx.pending():
             return
         best = min(tx.branches, key=_rank)
     status = best.status

@@ -47,7 +47,7 @@ class ServerTx(Timed):
 
     __slots__ = (
         "branches", "cancelled", "flow", "groups", "home", "invite", "key",
-        "last", "loop_hash", "no_more", "on_branch", "on_failure", "on_reply", "request",
+        "last", "no_more", "on_branch", "on_failure", "on_reply", "request",
         "resend_at", "resend_s", "since", "starting", "state", "status", "tm", "to_tag",
     )  # fmt: skip
 
@@ -63,7 +63,6 @@ class ServerTx(Timed):
         self.status = 0  # of the final response, 0 before
         self.last = b""  # sent again when the request is retransmitted
         self.to_tag = b""
-        self.loop_hash = 0
         self.since = tm.host.now  # creation; once COMPLETED, when the final response went out
         self.resend_at = NEVER
         self.resend_s = 0.0
@@ -91,6 +90,13 @@ class ServerTx(Timed):
             self.to_tag = self.tm.tag(self.request)
         self.send(status, build_reply(self.request, status, reason, self.to_tag, headers, body))
         return True
+
+    def pending(self) -> bool:
+        """Does any branch wait for its final answer?"""
+        for branch in self.branches:  # any() with a generator takes three times as long
+            if not branch.status:
+                return True
+        return False
 
     def trying(self) -> None:
         """100 as the hop-by-hop answer that stops retransmissions (RFC 3261 §17.2.1, 4320 §4.1)."""

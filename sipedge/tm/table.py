@@ -103,11 +103,13 @@ class Transactions:
     # -- server side ---------------------------------------------------------------------------
 
     def find(self, msg: SipMessage) -> ServerTx | bytes | None:
-        return self.servers.get(self.key(msg))
+        """The transaction that a request belongs to; remembers its key, before any edit."""
+        key = msg.key = self.key(msg)
+        return self.servers.get(key)
 
     def create(self, msg: SipMessage, flow: Flow) -> ServerTx:
         """A new server transaction; ``flow`` is where its responses go."""
-        key = self.key(msg)
+        key = msg.key or self.key(msg)
         tx = ServerTx(self, key, msg, flow)
         self.servers[key] = tx
         msg.tx = tx
