@@ -1,0 +1,70 @@
+# make run    an edge and registrar on 127.0.0.1:5060, set up from nothing
+# make test   everything that the tests need, then the tests
+# The virtual environment is made by tools/setup, which also takes a half-made one and repairs it.
+
+VENV = .venv
+BIN = $(VENV)/bin
+# the first interpreter on PATH that is new enough; or: make run PYTHON=/usr/bin/python3.12
+PYTHON = $(shell tools/setup python)
+PACKAGES = sipedge outbound_plugin path_plugin rr_plugin registrar_plugin
+EXAMPLES = examples/edge.py examples/registrar.py examples/edge_and_registrar.py
+FUZZ_SECONDS = 60
+
+.PHONY: run test test-all check fmt cov fuzz bench clean setup setup-dev peers
+
+run: setup
+	@[ -e examples/flow_token.key ] || (umask 077; $(BIN)/sipedge keygen > examples/flow_token.key)
+	@echo "listening:     127.0.0.1:5060, UDP and TCP (configuration: examples/edge_and_registrar.py)"
+	@echo "register:      a phone as user alice, domain and proxy 127.0.0.1, any password; another as bob"
+	@echo "see it work:   call sip:bob@127.0.0.1 from alice; or, in another terminal: $(BIN)/sipedge demo"
+	@$(BIN)/sipedge run examples/edge_and_registrar.py
+
+test: setup-dev peers
+	$(BIN)/python -m pytest -q
+
+# the tests without peers on every other interpreter that can be found
+test-all: test
+	@tools/setup others | while read -r version python; do \
+	    tools/setup venv .venv-$$version $$python dev </dev/null && \
+	    echo "== Python $$version" && .venv-$$version/bin/python -m pytest -q \
+	        --ignore=tests/interop --ignore=tests/scenarios </dev/null || exit 1; \
+	done
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy $(EXAMPLES)
+	$(MAKE) test
+
+fmt: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+cov: setup-dev
+	$(BIN)/python -m coverage run -m pytest -q
+	$(BIN)/python -m coverage report
+
+fuzz: setup-dev
+	$(BIN)/pip install -q -e '.[fuzz]'
+	@for harness in $(wildcard fuzz/fuzz_*.py); do \
+	    echo "== $$harness, $(FUZZ_SECONDS) s"; \
+	    $(BIN)/python $$harness -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+bench: setup-dev peers
+	$(BIN)/python -m benchmarks
+
+setup:
+	@tools/setup venv $(VENV) "$(PYTHON)"
+
+setup-dev:
+	@tools/setup venv $(VENV) "$(PYTHON)" dev
+
+peers:
+	@tools/setup peers
+
+clean:
+	rm -rf .venv .venv-3.* build dist *.egg-info .coverage htmlcov .hypothesis
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find $(PACKAGES) tests tools benchmarks fuzz examples -name __pycache__ -prune -exec rm -rf {} +

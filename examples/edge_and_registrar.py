@@ -1,0 +1,72 @@
+"""Edge and registrar in one process: all that a few phones need, and what `make run` starts.
+
+Phones register over UDP or TCP and are called over the very flow that they registered on
+(RFC 5626).  Nothing is relayed for strangers: a call must be for a registered user of ours.
+There is no authentication in here; think before you let the Internet in.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sipedge.script import Ksr, SipMessage, alias, core, keyfile, listen, loadmodule, modparam
+
+FROM_PHONE = 1  # message flag: keep its flow even if its Contact has no ob (baresip, GRUUs)
+FLOW_TIMER = 25  # seconds between the keep-alives that we ask phones for (RFC 5626 §8)
+
+listen("udp:127.0.0.1:5060")  # for a real one: "udp:0.0.0.0:5060"
+listen("tcp:127.0.0.1:5060")
+alias("example.com")  # users may be called alice@example.com as well as alice@127.0.0.1
+core.tcp_connection_lifetime = FLOW_TIMER + 10  # a phone that misses its keep-alives is gone
+
+loadmodule("tm")
+loadmodule("sl")
+loadmodule("outbound")  # before rr: it binds to it
+loadmodule("rr")
+loadmodule("registrar")
+loadmodule("maxfwd")
+loadmodule("sanity")
+loadmodule("textops")
+loadmodule("siputils")
+
+modparam("outbound", "flow_token_key", keyfile("flow_token.key"))
+modparam("outbound", "force_outbound_flag", FROM_PHONE)
+modparam("registrar", "flow_timer", FLOW_TIMER)
+
+
+def request_route(ksr: "Ksr", msg: "SipMessage") -> None:
+    """Every request.  Retransmissions, CANCEL and the ACK to an error never get here."""
+    if ksr.maxfwd.process_maxfwd(msg, 70) == -1:
+        ksr.sl.send_reply(msg, 483, "Too Many Hops")
+        return
+    if not ksr.sanity.sanity_check(msg, 1511, 7):
+        return  # it was answered
+    if ksr.siputils.has_totag(msg):
+        within_dialog(ksr, msg)
+        return
+    if msg.method in (b"INVITE", b"SUBSCRIBE", b"NOTIFY", b"REFER"):
+        ksr.setflag(msg, FROM_PHONE)
+        ksr.rr.record_route(msg)  # before its Route goes: that is part of the outbound decision
+    ksr.textops.remove_hf(msg, "Route")
+    if not ksr.is_myself(msg.ruri):
+        ksr.sl.send_reply(msg, 403, "Relaying Forbidden")
+    elif msg.method == b"REGISTER":
+        ksr.registrar.save(msg, "location")  # answers the request, good or bad
+    elif msg.method == b"OPTIONS" and ksr.siputils.options_reply(msg):
+        return  # somebody asks whether we are alive
+    elif ksr.registrar.lookup(msg, "location"):
+        ksr.tm.t_relay(msg)  # over the flows of the bindings; dead ones are dropped and skipped
+    else:
+        ksr.sl.send_reply(msg, 404, "Not Found")
+
+
+def within_dialog(ksr: "Ksr", msg: "SipMessage") -> None:
+    """A request of a dialog follows the route set that we wrote into its first request."""
+    rc = ksr.rr.loose_route(msg)
+    if rc == -2:
+        ksr.sl.send_reply(msg, 403, "Forbidden")  # a flow token that was tampered with
+    elif not rc:
+        ksr.sl.send_reply(msg, 404, "Not Found")  # an ACK is never answered: it ends here
+    else:
+        if msg.method == b"NOTIFY":
+            ksr.rr.record_route(msg)  # it may be the one that makes the dialog (RFC 6665 §4.1.2.4)
+        ksr.tm.t_relay(msg)  # answers 430 by itself if the flow is gone

@@ -1,0 +1,80 @@
+"""A registrar and home proxy that stands behind one or more edges.
+
+It stores what phones register, with the Path that the edge put on top, and forks a call to the
+bindings of a user: devices in parallel, the flows of one device one after the other (RFC 5626 §7).
+
+Try it:  sipedge run registrar.py beside sipedge run edge.py, with phones whose domain is
+example.com and whose outbound proxy is 127.0.0.1.  What to edit is marked with EDIT.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sipedge.script import Ksr, SipMessage, alias, listen, loadmodule, modparam
+
+listen("udp:127.0.0.2:5060")  # EDIT: the address that the edge knows as its REGISTRAR
+listen("tcp:127.0.0.2:5060")
+alias("example.com")  # EDIT: the domain of the users; never a name or address of the edge
+
+loadmodule("tm")
+loadmodule("sl")
+loadmodule("rr")
+loadmodule("registrar")
+loadmodule("maxfwd")
+loadmodule("sanity")
+loadmodule("textops")
+loadmodule("siputils")
+
+modparam("registrar", "outbound_mode", 1)
+modparam("registrar", "use_path", 1)
+
+
+def request_route(ksr: "Ksr", msg: "SipMessage") -> None:
+    """Every request.  Retransmissions, CANCEL and the ACK to an error never get here."""
+    if ksr.maxfwd.process_maxfwd(msg, 70) == -1:
+        ksr.sl.send_reply(msg, 483, "Too Many Hops")
+        return
+    if not ksr.sanity.sanity_check(msg, 1511, 7):
+        return  # it was answered
+    if ksr.siputils.has_totag(msg):
+        within_dialog(ksr, msg)
+        return
+    ksr.textops.remove_hf(msg, "Route")
+    if not ksr.is_myself(msg.ruri):
+        ksr.sl.send_reply(msg, 403, "Relaying Forbidden")
+    elif msg.method == b"REGISTER":
+        ksr.registrar.save(msg, "location")  # answers the request, good or bad
+    elif msg.method == b"OPTIONS" and ksr.siputils.options_reply(msg):
+        return  # somebody asks whether we are alive
+    else:
+        to_user(ksr, msg)
+
+
+def within_dialog(ksr: "Ksr", msg: "SipMessage") -> None:
+    """A request of a dialog follows the route set that we wrote into its first request."""
+    rc = ksr.rr.loose_route(msg)
+    if rc == -2:
+        ksr.sl.send_reply(msg, 403, "Forbidden")
+    elif not rc:
+        ksr.sl.send_reply(msg, 404, "Not Found")  # an ACK is never answered: it ends here
+    else:
+        if msg.method == b"NOTIFY":
+            ksr.rr.record_route(msg)
+        ksr.tm.t_relay(msg)
+
+
+def to_user(ksr: "Ksr", msg: "SipMessage") -> None:
+    """A new request for one of our users: to all bindings.
+
+    A flow that is dead (430, or no answer) loses its binding and the next flow of the device is
+    tried; none left is 480 for the caller.  That needs no failure route.
+    """
+    if msg.method in (b"INVITE", b"SUBSCRIBE", b"NOTIFY", b"REFER"):
+        ksr.rr.record_route(msg)
+    rc = ksr.registrar.lookup(msg, "location")
+    if rc == -2:
+        ksr.sl.send_reply(msg, 405, "Method Not Allowed")
+    elif not rc:
+        ksr.sl.send_reply(msg, 404, "Not Found")
+    else:
+        ksr.tm.t_relay(msg)
