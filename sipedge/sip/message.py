@@ -12,10 +12,10 @@ torture tests of RFC 4475 and 5118 say about it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sipedge.errors import ParseError
-from sipedge.sip import strict
+from sipedge.sip import strict, usual
 from sipedge.sip.names import (
     BODY,
     CALL_ID,
@@ -35,6 +35,9 @@ from sipedge.sip.via import Via, parse_via
 
 if TYPE_CHECKING:
     from sipedge.flow import Flow, Listener
+
+#: what a message remembers the parsed value of
+_REMEMBERED: Final = frozenset((VIA, FROM, TO, CALL_ID))
 
 
 class HeaderList:
@@ -91,7 +94,7 @@ class HeaderList:
     def insert(self, index: int, name: bytes, value: bytes) -> None:
         self.lines.insert(index, spelling(name) + b": " + value)
         self.ids.insert(index, name)
-        self.edited()
+        self.edited(name)
 
     def prepend(self, name: bytes, value: bytes) -> None:
         """Add a row above the first row of that name, or on top of all rows."""
@@ -104,8 +107,9 @@ class HeaderList:
 
     def replace(self, index: int, value: bytes) -> None:
         """Give the row at ``index`` another value."""
-        self.lines[index] = spelling(self.ids[index]) + b": " + value
-        self.edited()
+        name = self.ids[index]
+        self.lines[index] = spelling(name) + b": " + value
+        self.edited(name)
 
     def set(self, name: bytes, value: bytes) -> None:
         """Leave exactly one row of that name, where the first one was or at the end."""
@@ -117,9 +121,10 @@ class HeaderList:
         self.replace(at, value)
 
     def delete(self, index: int) -> None:
+        name = self.ids[index]
         del self.lines[index]
         del self.ids[index]
-        self.edited()
+        self.edited(name)
 
     def remove(self, name: bytes, keep: int = -1) -> int:
         """Remove all rows of that name (but the one at ``keep``); returns how many went."""
@@ -130,7 +135,7 @@ class HeaderList:
                 del self.ids[i]
                 gone += 1
         if gone:
-            self.edited()
+            self.edited(name)
         return gone
 
     def pop_value(self, name: bytes) -> bytes | None:
@@ -147,8 +152,9 @@ class HeaderList:
         self.replace(at, rest[1:].lstrip(b" \t"))
         return values[0]
 
-    def edited(self) -> None:
-        """Called after each edit; a message forgets what it had parsed."""
+    def edited(self, name: bytes | None = None) -> None:
+        """Called after each edit, with the name of the row if it was one; a message forgets what
+        it had parsed of it."""
 
 
 class SipMessage(HeaderList):
@@ -159,10 +165,10 @@ class SipMessage(HeaderList):
     """
 
     __slots__ = (
-        "_call_id", "_from_tag", "_to_tag", "_via", "answered", "branches", "drop", "dst_flow", "dst_uri",
-        "flags", "flow", "is_request", "late", "listener", "memo", "method", "now", "on_branch",
-        "on_failure", "on_reply", "reason", "route_kind", "ruri", "status", "targets", "tx",
-        "via_branch", "max_forwards_done",
+        "_call_id", "_from_tag", "_to_tag", "_via", "answered", "branches", "drop", "dst_flow",
+        "dst_uri", "flags", "flow", "is_request", "key", "late", "listener", "loop_hash",
+        "max_forwards_done", "memo", "method", "now", "on_branch", "on_failure", "on_reply",
+        "reason", "route_kind", "ruri", "status", "targets", "tx", "via_branch",
     )  # fmt: skip
 
     def __init__(self, lines: list[bytes], ids: list[bytes]) -> None:
@@ -194,6 +200,9 @@ class SipMessage(HeaderList):
         self.drop = False
         self.answered = False  # a final response has been sent
         self.max_forwards_done = False
+        # tm's: the transaction's key and RFC 5393's loop hash, of a request as it came in
+        self.key = b""
+        self.loop_hash = 0
         self.tx: Any = None  # tm.server.ServerTx
         self.via_branch: Any = None  # tm.client.ClientTx, of a response or in a failure route
         self.route_kind = 0  # module.REQUEST_ROUTE, ...
@@ -251,9 +260,10 @@ class SipMessage(HeaderList):
     def recall(self, key: Any) -> Any:
         return None if self.memo is None else self.memo.get(key)
 
-    def edited(self) -> None:
-        self._via = None
-        self._from_tag = self._to_tag = self._call_id = None
+    def edited(self, name: bytes | None = None) -> None:
+        if name is None or name in _REMEMBERED:
+            self._via = None
+            self._from_tag = self._to_tag = self._call_id = None
 
     def __repr__(self) -> str:
         return f"<SipMessage {self.lines[0][:80]!r} {self.call_id[:60]!r}>"
@@ -266,9 +276,9 @@ LateEdit = Callable[["HeaderList", "SipMessage", "Flow", bool], None]
 def parse(data: bytes, stream: bool = False) -> SipMessage:
     """One datagram, or one message cut out of a stream, as a ``SipMessage``.
 
-    ``stream`` says that the framer has cut the message by its Content-Length.  Raises ``ParseError``
-    and nothing else, whatever the bytes.  Octets of a datagram beyond Content-Length are dropped
-    (RFC 3261 §18.3).
+    ``stream`` says that the framer has cut the message by its Content-Length.  Raises
+    ``ParseError`` and nothing else, whatever the bytes.  Octets of a datagram beyond Content-Length
+    are dropped (RFC 3261 §18.3).
     """
     head, blank, body = data.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
@@ -280,8 +290,7 @@ def parse(data: bytes, stream: bool = False) -> SipMessage:
         not blank
         or None in ids  # a name not seen before, no name at all, or a folded row
         or count > strict.MAX_ROWS
-        or head.count(b"\n") != count - 1
-        or head.count(b"\r") != count - 1
+        or head.splitlines() != lines  # CR or LF that is no CRLF
     ):
         return strict.parse(data, stream)
     known: list[bytes] = ids  # type: ignore[assignment]  # no None left
@@ -300,7 +309,8 @@ def parse(data: bytes, stream: bool = False) -> SipMessage:
     else:
         return strict.parse(data, stream)
     where = dict(zip(known, lines, strict=True))
-    if len(where) != count and not strict.duplicates_allowed(known):
+    extra = count - len(where)  # rows of a name that was there before
+    if extra and extra != known.count(VIA) - 1 and not strict.duplicates_allowed(known):
         return strict.parse(data, stream)
     row = where.get(CONTENT_LENGTH)
     if row is not None:
@@ -312,10 +322,8 @@ def parse(data: bytes, stream: bool = False) -> SipMessage:
             body = body[: int(length)]
     elif stream:
         return strict.parse(data, stream)
-    try:
-        strict.check_values(msg, where)
-    except ParseError:
-        return strict.parse(data, stream)  # refuses it too, and says what can be answered
+    if not usual.sound(msg, where):
+        return strict.parse(data, stream)  # refuses it, and says what can be answered
     lines.append(b"")
     lines.append(body)
     known.append(END)

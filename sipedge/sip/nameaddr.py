@@ -16,7 +16,7 @@ from sipedge.sip.values import QUOTED, TOKEN, parse_params
 _W = rb"[ \t]*+"
 _PARAMS = (
     rb"(?:" + _W + rb";" + _W + rb"[" + TOKEN + rb"]++"
-    rb"(?:" + _W + rb"=" + _W + rb"(?:" + QUOTED + rb"|[^\x00-\x20\x7f\";,<>]*+))?)*+"
+    rb"(?:" + _W + rb"=" + _W + rb"(?:" + QUOTED + rb"|[^\x00-\x20\x7f\";,<>]*+))?)*"
 )
 _DISPLAY = rb"(?:" + QUOTED + rb"|[" + TOKEN + rb" \t\x80-\xff]*+)"
 _ADDRESS = rb"[A-Za-z][A-Za-z0-9+.\-]*+:[^\x00-\x20\x7f\"<>]++"

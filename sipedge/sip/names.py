@@ -74,7 +74,7 @@ _COMMON: Final = (
 
 #: spelling as it stood on the wire -> canonical id; grows, but never beyond MAX_SPELLINGS
 CANONICAL: dict[bytes, bytes] = {}
-#: the same with the colon: a line without one, sliced at ``line.find(b":") + 1``, finds nothing here
+#: the same with the colon: ``line[: line.find(b":") + 1]`` of a line without one finds nothing here
 WITH_COLON: dict[bytes, bytes] = {}
 MAX_SPELLINGS: Final = 4096
 
@@ -83,9 +83,8 @@ _TOKEN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 
 def _fill() -> None:
     by_lower: dict[bytes, bytes] = {value: value for value in COMPACT.values()}
-    for constant in list(globals().values()):
-        if isinstance(constant, bytes) and not constant.startswith(b":"):
-            by_lower[constant] = constant
+    constants = [value for value in globals().values() if isinstance(value, bytes)]
+    by_lower.update((value, value) for value in constants if not value.startswith(b":"))
     for name in _COMMON:
         wire = name.encode()
         canonical = by_lower.setdefault(wire.lower(), wire.lower())

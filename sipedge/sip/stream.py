@@ -32,7 +32,7 @@ PING: Final = Ping()
 Event = bytes | Ping | ParseError
 
 _LENGTH = re.compile(
-    rb"\r\n(?:content-length|l)[ \t]*+:((?:[^\r]++|\r(?!\n)|\r\n(?=[ \t]))*+)", re.IGNORECASE
+    rb"\r\n(?:content-length|l)[ \t]*+:((?:[^\r]++|\r(?!\n)|\r\n(?=[ \t]))*)", re.IGNORECASE
 )
 _FIRST_OCTET: Final = re.compile(rb"[" + TOKEN + rb"]")
 _PING_OCTETS: Final = b"\r\n\r\n"
@@ -66,8 +66,8 @@ class StreamFramer:
         """What has become complete, in order.
 
         ``bytes`` is one message, to be given to ``message.parse(..., stream=True)``; ``PING`` wants
-        a CRLF back; a ``ParseError`` is the last event ever: answer ``partial`` if there is one, and
-        close.  ``now`` in seconds, monotonic.
+        a CRLF back; a ``ParseError`` is the last event ever: answer its ``partial`` if there is
+        one, and close.  ``now`` in seconds, monotonic.
         """
         events: list[Event] = []
         if self._dead:
@@ -139,8 +139,6 @@ class StreamFramer:
             raise self._fatal("body too long", 413, b"Request Entity Too Large")
         self._need = end + 4 + length
 
-    def _fatal(
-        self, why: str, status: int = 400, reason: bytes = b"Bad Request"
-    ) -> ParseError:
+    def _fatal(self, why: str, status: int = 400, reason: bytes = b"Bad Request") -> ParseError:
         head = bytes(self._buffer[: self.MAX_HEAD]).partition(b"\r\n\r\n")[0]
         return ParseError(why, status, reason, strict.partial(head))

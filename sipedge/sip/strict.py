@@ -1,10 +1,10 @@
 """Stop 3: the careful parser, and the checks that every message must pass.
 
-Strategy: ``message.parse`` takes the usual shape apart with a few C calls and hands everything else
-to ``parse`` here, which reads row by row, knows folding and odd spacing, and says what RFC 3261, RFC
-4475 and RFC 5118 say about the message.  Both use the same ``check_values``, so what the fast path
-accepts is accepted here too, and a message is refused in one place only: here, with as much of it as
-could be read in ``ParseError.partial``, so that the request can be answered.
+Strategy: ``message.parse`` takes the usual shape apart with a few C calls, has its values checked
+by ``usual``, and hands everything else to ``parse`` here, which reads row by row, knows folding and
+odd spacing, and says what RFC 3261, RFC 4475 and RFC 5118 say about the message.  So a message is
+refused in one place only: here, with as much of it as could be read in ``ParseError.partial``, so
+that the request can be answered.
 
 What is checked is what routing relies on: start line, topmost Via, CSeq, Call-ID, Max-Forwards, the
 addresses of From, To, Contact, Route, Record-Route and Path, and the body's length.  All other
@@ -53,7 +53,8 @@ MAX_ROWS: Final = 1024
 #: octets of a Request-URI: flow tokens, GRUUs and escaped users stay far below
 MAX_URI: Final = 4096
 
-_METHODS: Final = frozenset((
+#: the methods that we know (IANA registry)
+METHODS: Final = frozenset((
     b"ACK", b"BYE", b"CANCEL", b"INFO", b"INVITE", b"MESSAGE", b"NOTIFY", b"OPTIONS", b"PRACK",
     b"PUBLISH", b"REFER", b"REGISTER", b"SUBSCRIBE", b"UPDATE",
 ))  # fmt: skip
@@ -70,7 +71,7 @@ _FOLDED_LINE = re.compile(rb"\r\n(?![ \t])")
 _TOKEN = re.compile(rb"[" + TOKEN + rb"]+")
 _PLAIN_URI = re.compile(
     rb"sips?:(?:[A-Za-z0-9\-_.!~*'()&=+$,;/#]++@)?[A-Za-z0-9.\-]++(?::[1-9][0-9]{0,3})?"
-    rb"(?:;[A-Za-z0-9\-_.!~*'()\[\]/:&+$=]*+)*+"
+    rb"(?:;[A-Za-z0-9\-_.!~*'()\[\]/:&+$=]*+)*"
 )
 _REQUEST = re.compile(rb"([" + TOKEN + rb"]++) ([^ \r\n]++) (SIP/[0-9]++\.[0-9]++)", re.IGNORECASE)
 _RESPONSE = re.compile(rb"SIP/2\.0 ([1-6][0-9]{2})(?: ([^\r\n]*+))?", re.IGNORECASE)
@@ -81,7 +82,7 @@ _CALL_ID = re.compile(rb"[^\x00-\x20\x7f]++")
 
 def plain_request(method: bytes, uri: bytes) -> bool:
     """Is this a method and a Request-URI that need no second look?"""
-    if method not in _METHODS and _TOKEN.fullmatch(method) is None:
+    if method not in METHODS and _TOKEN.fullmatch(method) is None:
         return False
     return len(uri) <= MAX_URI and _PLAIN_URI.fullmatch(uri) is not None
 
@@ -103,17 +104,13 @@ def check_values(msg: SipMessage, where: dict[bytes, bytes]) -> None:
     ``where`` maps each canonical name to its row (to the last one, of a repeated header).  Leaves
     topmost Via, Call-ID and tags in ``msg``, since all of them are needed on every message.
     """
-    try:
-        for name in _MANDATORY:
+    for name in _MANDATORY:
         if name not in where:
             raise ParseError(f"no {name.decode()}")
     msg._via = parse_via(msg.row_value(msg.ids.index(VIA)))
     check_branch(msg)
     check_cseq(msg, where[CSEQ])
-    call_id = _value(where[CALL_ID])
-    if _CALL_ID.fullmatch(call_id) is None:
-        raise ParseError("malformed Call-ID")
-    msg._call_id = call_id
+    msg._call_id = check_call_id(where[CALL_ID])
     msg._from_tag = check_address(where[FROM])
     msg._to_tag = check_address(where[TO])
     if MAX_FORWARDS in where:
@@ -124,7 +121,7 @@ def check_values(msg: SipMessage, where: dict[bytes, bytes]) -> None:
 
 
 def check_branch(msg: SipMessage) -> None:
-    """RFC 4475 §3.2.1: a cookie without an identifier; all such clients would share one transaction."""
+    """RFC 4475 §3.2.1: the cookie alone identifies nothing; clients would share a transaction."""
     if msg.is_request and msg.via().branch.lower() == b"z9hg4bk":
         raise ParseError("branch without an identifier")
 
@@ -135,10 +132,18 @@ def check_cseq(msg: SipMessage, row: bytes) -> None:
     if found is None or number(found[1]) is None:  # RFC 4475 §3.1.2.4
         raise ParseError("malformed CSeq")
     if msg.is_request and found[2] != msg.method:
-        if msg.method not in _METHODS:
+        if msg.method not in METHODS:
             # RFC 4475 §3.1.2.18: a method that we do not know may have rules that we do not know
             raise ParseError("CSeq of another method", 501, b"Not Implemented")
         raise ParseError("CSeq of another method")
+
+
+def check_call_id(row: bytes) -> bytes:
+    """RFC 3261 §20.8, with any printable octet; returns the Call-ID."""
+    value = _value(row)
+    if _CALL_ID.fullmatch(value) is None:
+        raise ParseError("malformed Call-ID")
+    return value
 
 
 def check_max_forwards(row: bytes) -> None:

@@ -16,13 +16,12 @@ from urllib.parse import unquote_to_bytes
 from sipedge.errors import ParseError
 
 _SIP = re.compile(
-    rb"(sips?):"
+    rb"([sS][iI][pP][sS]?):"
     rb"(?:([A-Za-z0-9\-_.!~*'()%&=+$,;?/#]++)(?::([A-Za-z0-9\-_.!~*'()%&=+$,]*+))?@)?"
     rb"([A-Za-z0-9._\-]++|\[[0-9A-Fa-f:.]++\])"
     rb"(?::([0-9]{1,5}))?"
-    rb"((?:;[A-Za-z0-9\-_.!~*'()%\[\]/:&+$=,]*+)*+)"
-    rb"(?:\?([A-Za-z0-9\-_.!~*'()%\[\]/?:+$=&;]*+))?",
-    re.IGNORECASE,
+    rb"((?:;[A-Za-z0-9\-_.!~*'()%\[\]/:&+$=,]*+)*)"
+    rb"(?:\?([A-Za-z0-9\-_.!~*'()%\[\]/?:+$=&;]*+))?"
 )
 _OPAQUE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*+):([^\x00-\x20\x7f\"<>]++)")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")

@@ -1,9 +1,9 @@
 """Stop 3: Via (RFC 3261 §20.42), and what the receiving side writes into it (§18.2.1, RFC 3581).
 
-Strategy: one regular expression for the shape that all stacks send, a second one for white space
-wherever the grammar allows it.  Parameters other than ``branch`` and ``rport`` are taken apart when
-somebody asks.  A value that several Vias were joined into (SIPp does that) gives the first one, and
-the others as ``rest``.
+Strategy: one regular expression for the value that all stacks send, a second one for white space
+and letters of any case wherever the grammar allows them.  Parameters other than ``branch`` and
+``rport`` are taken apart when somebody asks.  A value that several Vias were joined into (SIPp does
+that) gives the first one, and the others as ``rest``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,24 @@ from sipedge.sip.values import QUOTED, TOKEN, parse_params
 if TYPE_CHECKING:
     from sipedge.flow import Flow
 
+_PARAM = rb"(?!branch=|rport(?:;|\Z))[a-z][a-z\-]*+(?:=[" + TOKEN + rb"]++)?"
+#: the usual shape; without duplicates, since a group keeps the last of them and the first counts
+_usual = re.compile(
+    rb"SIP/2\.0/([A-Z]++) (([A-Za-z0-9._\-]++)(?::([1-9][0-9]{0,4}))?)"
+    rb"(?:;(?:branch=([" + TOKEN + rb"]++)|(rport)(?=;|\Z)|" + _PARAM + rb"))*"
+).fullmatch
 _W = rb"[ \t]*+"
 _SPACED = re.compile(
     rb"[" + TOKEN + rb"]++" + _W + rb"/" + _W + rb"[" + TOKEN + rb"]++" + _W + rb"/" + _W
     + rb"([" + TOKEN + rb"]++)[ \t]++"
     + rb"([A-Za-z0-9._\-]++|\[[0-9A-Fa-f:.]++\])(?:" + _W + rb":" + _W + rb"([0-9]{1,5})(?![0-9]))?"
     + rb"((?:" + _W + rb";" + _W + rb"[" + TOKEN + rb"]++"
-    + rb"(?:" + _W + rb"=" + _W + rb"(?:" + QUOTED + rb"|[^\x00-\x20\x7f\";,=]++))?)*+)",
+    + rb"(?:" + _W + rb"=" + _W + rb"(?:" + QUOTED + rb"|[^\x00-\x20\x7f\";,]*+))?)*)",
     re.DOTALL,
 )  # fmt: skip
-_VALUE = _W + rb"(?:=" + _W + rb"(?:" + QUOTED + rb"|[^\x00-\x20\x7f\";,=]++))?" + _W + rb"(?=;|\Z)"
-_RECEIVED = re.compile(_W + rb";" + _W + rb"received" + _VALUE, re.IGNORECASE | re.DOTALL)
-_RPORT = re.compile(_W + rb";" + _W + rb"rport" + _VALUE, re.IGNORECASE | re.DOTALL)
+_VALUE = _W + rb"(?:=" + _W + rb"(?:" + QUOTED + rb"|[^\x00-\x20\x7f\";,]*+))?" + _W + rb"(?=;|\Z)"
+_RECEIVED = re.compile(rb";" + _W + rb"received" + _VALUE, re.IGNORECASE | re.DOTALL)
+_RPORT = re.compile(rb";" + _W + rb"rport" + _VALUE, re.IGNORECASE | re.DOTALL)
 
 
 class Via:
@@ -94,39 +100,25 @@ class Via:
 
 def parse_via(value: bytes) -> Via:
     """The first Via of an unfolded value; raises ``ParseError`` (400)."""
-    shape = value.translate(None, TOKEN_OCTETS)
-    if not _usual(shape) or b";;" in value or b";=" in value or value[-1:] == b";":
+    found = _usual(value)
+    if found is None or value.count(b"branch") > 1 or value.count(b"rport") > 1:
         return _spaced(value)
-    head, *params = value.split(b";")
-    protocol, _, sent_by = head.partition(b" ")
-    transport = _TRANSPORTS.get(protocol)
-    sent_by = sent_by.lower()
-    host, colon, digits = sent_by.partition(b":")
-    if transport is None or not host or host.translate(None, HOST_OCTETS):
-        return _spaced(value)
+    transport, sent_by, host, digits, branch, rport = found.groups()
     port = None
-    if colon:
-        if not digits.isdigit() or len(digits) > 5 or not 0 < int(digits) < 65536:
-            return _spaced(value)
+    if digits is not None:
         port = int(digits)
-    branch = None
-    has_rport = False
-    for param in params:
-        name = param[:7]
-        if name == b"branch=":
-            branch = param[7:] if branch is None else branch
-        elif name == b"rport":
-            has_rport = True
-        elif not name.islower():
-            return _spaced(value)  # the names have no case
-    return Via(transport, host, port, sent_by, branch or b"", has_rport, value, b"")
-
-
-@lru_cache(maxsize=256)
-def _usual(shape: bytes) -> bool:
-    """Is this what remains of ``SIP/2.0/UDP host:port;name=value;name`` without its token
-    characters (see ``usual``)?"""
-    return _USUAL_SHAPE.fullmatch(shape) is not None
+        if port > 65535:
+            raise ParseError("Via with a port out of range")
+    return Via(
+        transport,
+        host.lower(),
+        port,
+        sent_by.lower(),
+        branch or b"",
+        rport is not None,
+        value,
+        b"",
+    )
 
 
 def salvage(value: bytes) -> bytes | None:
@@ -182,7 +174,14 @@ def _spaced(value: bytes) -> Via:
     sent_by = host if digits is None else host + b":" + digits
     if host[:1] == b"[":
         host = canonical_v6(host[1:-1])
-    via = Via(transport.upper(), host, port, sent_by, params, value[:end], rest[1:].lstrip(b" \t"))
-    via.branch = via.params.get(b"branch") or b""
-    via.has_rport = b"rport" in via.params and via.params[b"rport"] is None
-    return via
+    known = parse_params(params)
+    return Via(
+        transport.upper(),
+        host,
+        port,
+        sent_by,
+        known.get(b"branch") or b"",
+        b"rport" in known and known[b"rport"] is None,
+        value[:end],
+        rest[1:].lstrip(b" \t"),
+    )

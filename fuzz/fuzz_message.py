@@ -1,0 +1,68 @@
+"""Any bytes are a message or a ``ParseError``, and both parsers say the same about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sipedge.errors import ParseError
+from sipedge.sip import strict
+from sipedge.sip.message import SipMessage, parse
+from sipedge.sip.nameaddr import parse_nameaddr
+from sipedge.sip.names import CONTACT, RECORD_ROUTE, ROUTE
+from sipedge.sip.reply import build_reply
+from sipedge.sip.uri import parse_uri, uri_equal
+
+_RFC = Path(__file__).parent.parent / "tests" / "rfc"
+SEEDS = [path.read_bytes() for path in sorted(_RFC.glob("torture*/*.dat"))]
+
+
+def one_input(data: bytes) -> None:
+    fast, careful = _outcome(data, parse), _outcome(data, strict.parse)
+    assert type(fast) is type(careful)
+    if isinstance(fast, ParseError):
+        if fast.partial is not None:
+            build_reply(fast.partial, fast.status, fast.reason, b"tag")
+        return
+    assert isinstance(careful, SipMessage)
+    assert fast.lines == careful.lines
+    assert fast.ids == careful.ids
+    assert data.lstrip(b"\r\n").startswith(fast.to_bytes())
+    assert (fast.call_id, fast.from_tag, fast.to_tag) == (
+        careful.call_id,
+        careful.from_tag,
+        careful.to_tag,
+    )
+    _read_values(fast)
+
+
+def _outcome(data: bytes, parser: object) -> SipMessage | ParseError:
+    try:
+        return parser(data)  # type: ignore[operator,no-any-return]
+    except ParseError as error:
+        return error
+
+
+def _read_values(msg: SipMessage) -> None:
+    """What a route would ask for; all of it may be refused, but only with ``ParseError``."""
+    msg.cseq()
+    msg.via_count()
+    if msg.is_request:
+        uri = parse_uri(msg.ruri)
+        assert uri_equal(uri, uri)
+        build_reply(msg, 200, b"OK", b"tag")
+    for name in (CONTACT, ROUTE, RECORD_ROUTE):
+        for value in msg.values(name):
+            if value == b"*":
+                continue
+            address = parse_nameaddr(value)
+            address.all()
+            try:
+                parse_uri(address.uri)
+            except ParseError:
+                pass
+
+
+if __name__ == "__main__":
+    from harness import run
+
+    run(one_input, SEEDS)
