@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -33,6 +33,8 @@ from sipedge.tm.timers import NEVER, NO_TICK, Periodic, Timed
 
 log = logging.getLogger("sipedge")
 
+#: ``msg.recall(LATER)``: the answer comes when something is done, even if the route is over
+LATER: Final = "core.later"
 #: no SIP message is shorter; what is, over UDP, is a keep-alive of some kind (requirement KA-15)
 SHORTEST_MESSAGE: Final = 20
 Headers = tuple[tuple[bytes, bytes], ...] | list[tuple[bytes, bytes]]
@@ -73,6 +75,8 @@ class Core:
         self.tcp_connection_lifetime: float = 120.0
         #: answer to the source port even if the client did not ask for it by ``rport``
         self.force_rport = True
+        #: path of the socket for commands, "auto", or "" for none; net opens it
+        self.control_socket = "auto"
         # set by the loader
         self.ksr: Any = None
         self.request_route: Route | None = None
@@ -82,8 +86,14 @@ class Core:
         self.hooks_branch_failed: tuple[Callable[[SipMessage, int], int | None], ...] = ()
         self.hooks_flow_opened: tuple[Callable[[Flow], None], ...] = ()
         self.hooks_flow_closed: tuple[Callable[[Flow, str], None], ...] = ()
+        #: what makes seconds since 1970 of ``now``, for what outlives the process; net keeps it
+        self.wall_offset = 0.0
         #: runs the rest of an ``async def`` route; net sets it
         self.spawn: Callable[[Coroutine[Any, Any, None]], None] = run_to_end
+        #: calls from other threads, to be made here; without net, whoever drives the core does it
+        self.posted: deque[Callable[[], None]] = deque()
+        #: have something called in the thread of the core, soon; any thread may do so; net sets it
+        self.post: Callable[[Callable[[], None]], None] = self.posted.append
         self._async_routes: dict[Route, bool] = {}
         self._sends: list[tuple[bytes, Flow]] = []
         self._closes: list[tuple[Flow, str]] = []
@@ -125,6 +135,10 @@ class Core:
         self.now = now
         self.tm.wheel.advance(now)
 
+    def wall(self, moment: float | None = None) -> float:
+        """``moment`` (default: now) of the monotonic clock as seconds since 1970."""
+        return (self.now if moment is None else moment) + self.wall_offset
+
     def every(self, interval_s: float, call: Callable[[float], None]) -> None:
         """Call ``call(now)`` every ``interval_s`` seconds, first after one interval."""
         self.tm.wheel.at(Periodic(self.tm.wheel, interval_s, call), self.now + interval_s)
@@ -153,8 +167,15 @@ class Core:
         self._flow_lost(flow, reason)
 
     def flow_unreachable(self, flow: Flow, now: float) -> None:
-        """ICMP said that a UDP flow reaches nobody (requirements INC-13, TRN-17)."""
+        """ICMP said that a UDP flow reaches nobody (requirements INC-13, TRN-17).
+
+        Believed only while a request waits for its answer there: whoever forges ICMP must not be
+        able to remove bindings at will.
+        """
         self.now = now
+        if not self.tm.waits_on(flow):
+            self.stats["icmp_ignored"] += 1
+            return
         self.stats["flows_unreachable"] += 1
         log.info("flow unreachable: %s", flow.name)
         self._flow_lost(flow, "unreachable")
@@ -234,7 +255,7 @@ class Core:
         flow = msg.flow
         at = msg.ids.index(VIA)
         via = msg.via()
-        line = with_received(msg.row_value(at), via, flow, self.force_rport)
+        line = with_received(via.raw, via, flow, self.force_rport)
         if line is not None:
             msg.lines[at] = b"Via: " + line
         tm = self.tm
@@ -300,6 +321,12 @@ class Core:
             if msg.method not in (b"INVITE", b"CANCEL"):
                 self.tm.answered(msg.key or self.tm.key(msg), data, flow.reliable)
         return True
+
+    def reply_later(self, msg: SipMessage) -> None:
+        """Who calls this calls ``reply`` when something is done; until then retransmissions of the
+        request are absorbed."""
+        self.new_transaction(msg)
+        msg.remember(LATER, True)
 
     def reply_flow(self, msg: SipMessage) -> Flow:
         """RFC 3261 §18.2.2, RFC 3581 §4: back to the source; over UDP without rport to its port."""
@@ -375,7 +402,9 @@ class Core:
             await route(self.ksr, msg)
         except Exception as exc:
             self._failed(exc, msg)
-        if kind == REQUEST_ROUTE and tx is not None and not tx.status and not tx.branches:
+        if kind != REQUEST_ROUTE or tx is None or msg.recall(LATER):
+            return
+        if not tx.status and not tx.branches:
             tx.terminate()  # the route neither answered nor relayed: as if it had never come
 
     def new_transaction(self, msg: SipMessage) -> Any:

@@ -198,3 +198,18 @@ def test_an_async_route_that_waits_needs_a_loop() -> None:
     alice = sim.udp()
     alice.send(request())
     assert [m.status for m in alice.got] == [100, 500]
+
+
+@pytest.mark.rfc("INC-13", "TRN-17")
+def test_icmp_counts_only_while_a_request_waits_on_that_flow() -> None:
+    sim = Sim()
+    lost: list[Flow] = []
+    sim.core.hooks_flow_closed = (lambda flow, reason: lost.append(flow),)
+    alice, bob = sim.udp(), sim.udp("127.0.0.9")
+    sim.core.flow_unreachable(bob.flow, sim.now)
+    assert not lost
+    alice.send(request())
+    sim.core.flow_unreachable(bob.flow, sim.now)
+    sim.drain()
+    assert lost == [bob.flow]
+    assert alice.got[-1].status == 500

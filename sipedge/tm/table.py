@@ -73,7 +73,7 @@ class Transactions:
 
     def is_loop(self, msg: SipMessage) -> bool:
         """RFC 5393 §4.2.2: one of the Vias is ours and was written for this very request."""
-        if msg.ids.count(VIA) < 2 and msg.via_count() < 2:
+        if msg.ids.count(VIA) == 1 and not msg.via().rest:
             return False
         head = b"branch=" + self._head
         if not any(
@@ -184,6 +184,11 @@ class Transactions:
         if len(pending) > flow.pending_limit:
             flow.pending = [waiting for waiting in pending if waiting.flow is flow]
             flow.pending_limit = 2 * len(flow.pending) + 64
+
+    @staticmethod
+    def waits_on(flow: Flow) -> bool:
+        """Does any branch wait for an answer on that flow?"""
+        return any(tx.flow is flow and not tx.status for tx in flow.pending)
 
     def flow_lost(self, flow: Flow) -> None:
         """A connection closed, or ICMP: everybody who waits on that flow fails at once (INC-14)."""
