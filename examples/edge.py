@@ -65,6 +65,11 @@ def request_route(ksr: "Ksr", msg: "SipMessage") -> None:
 
 def within_dialog(ksr: "Ksr", msg: "SipMessage") -> None:
     """A request of a dialog follows the route set that we wrote into its first request."""
+    token = ksr.outbound.check_flow_token(msg)
+    if token in (-1, -2, -3) and msg.flow.remote[0] not in CORE_ADDRESSES:
+        # what a phone sends begins with a flow token of ours: this does not, and we are no relay
+        ksr.sl.send_reply(msg, 403, "Relaying Forbidden")
+        return
     rc = ksr.rr.loose_route(msg)
     if rc == -2:
         ksr.sl.send_reply(msg, 403, "Forbidden")  # a flow token that was tampered with

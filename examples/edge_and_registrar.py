@@ -31,6 +31,9 @@ loadmodule("siputils")
 modparam("outbound", "flow_token_key", keyfile("flow_token.key"))
 modparam("outbound", "force_outbound_flag", FROM_PHONE)
 modparam("registrar", "flow_timer", FLOW_TIMER)
+modparam("registrar", "db_url", "sqlite:///location.sqlite")  # survives a restart
+modparam("siputils", "options_support", "path, outbound, gruu")
+modparam("siputils", "options_allow", "OPTIONS, REGISTER")
 
 
 def request_route(ksr: "Ksr", msg: "SipMessage") -> None:
@@ -47,26 +50,44 @@ def request_route(ksr: "Ksr", msg: "SipMessage") -> None:
         ksr.setflag(msg, FROM_PHONE)
         ksr.rr.record_route(msg)  # before its Route goes: that is part of the outbound decision
     ksr.textops.remove_hf(msg, "Route")
-    if not ksr.is_myself(msg.ruri):
-        ksr.sl.send_reply(msg, 403, "Relaying Forbidden")
+    if not ksr.is_myself(msg.ruri) and not ksr.registrar.own_gruu(msg):
+        if msg.method == b"REGISTER":
+            ksr.sl.send_reply(msg, 404, "Not Found")  # a domain that we do not serve
+        else:
+            ksr.sl.send_reply(msg, 403, "Relaying Forbidden")
     elif msg.method == b"REGISTER":
         ksr.registrar.save(msg, "location")  # answers the request, good or bad
-    elif msg.method == b"OPTIONS" and ksr.siputils.options_reply(msg):
-        return  # somebody asks whether we are alive
-    elif ksr.registrar.lookup(msg, "location"):
-        ksr.tm.t_relay(msg)  # over the flows of the bindings; dead ones are dropped and skipped
+    elif ksr.siputils.uas_reply(msg):
+        return  # it was for us: somebody asks whether we are alive, or wants what we cannot do
     else:
-        ksr.sl.send_reply(msg, 404, "Not Found")
+        to_user(ksr, msg)
 
 
 def within_dialog(ksr: "Ksr", msg: "SipMessage") -> None:
     """A request of a dialog follows the route set that we wrote into its first request."""
+    if ksr.outbound.check_flow_token(msg) in (-1, -2, -3) and not ksr.registrar.own_gruu(msg):
+        # all our route sets begin with a flow token: this one is not ours, and we relay for nobody
+        ksr.sl.send_reply(msg, 403, "Relaying Forbidden")
+        return
     rc = ksr.rr.loose_route(msg)
     if rc == -2:
         ksr.sl.send_reply(msg, 403, "Forbidden")  # a flow token that was tampered with
+    elif ksr.registrar.own_gruu(msg):
+        to_user(ksr, msg)  # the phone called itself by its GRUU: where it is, we know (RFC 5627)
     elif not rc:
         ksr.sl.send_reply(msg, 404, "Not Found")  # an ACK is never answered: it ends here
     else:
         if msg.method == b"NOTIFY":
             ksr.rr.record_route(msg)  # it may be the one that makes the dialog (RFC 6665 §4.1.2.4)
         ksr.tm.t_relay(msg)  # answers 430 by itself if the flow is gone
+
+
+def to_user(ksr: "Ksr", msg: "SipMessage") -> None:
+    """To all phones of a user, or to the one that a GRUU names."""
+    rc = ksr.registrar.lookup(msg, "location")
+    if rc:
+        ksr.tm.t_relay(msg)  # over the flows of the bindings; dead ones are dropped and skipped
+    elif rc == -1 and ksr.registrar.own_gruu(msg):
+        ksr.sl.send_reply(msg, 480, "Temporarily Unavailable")  # a phone that is off
+    else:
+        ksr.sl.send_reply(msg, 404, "Not Found")

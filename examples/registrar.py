@@ -27,6 +27,8 @@ loadmodule("siputils")
 
 modparam("registrar", "outbound_mode", 1)
 modparam("registrar", "use_path", 1)
+modparam("siputils", "options_support", "path, outbound, gruu")
+modparam("siputils", "options_allow", "OPTIONS, REGISTER")
 
 
 def request_route(ksr: "Ksr", msg: "SipMessage") -> None:
@@ -40,13 +42,18 @@ def request_route(ksr: "Ksr", msg: "SipMessage") -> None:
         within_dialog(ksr, msg)
         return
     ksr.textops.remove_hf(msg, "Route")
-    if not ksr.is_myself(msg.ruri):
-        ksr.sl.send_reply(msg, 403, "Relaying Forbidden")
+    if not ksr.is_myself(msg.ruri) and not ksr.registrar.own_gruu(msg):
+        if msg.method == b"REGISTER":
+            ksr.sl.send_reply(msg, 404, "Not Found")  # a domain that we do not serve
+        else:
+            ksr.sl.send_reply(msg, 403, "Relaying Forbidden")
     elif msg.method == b"REGISTER":
         ksr.registrar.save(msg, "location")  # answers the request, good or bad
-    elif msg.method == b"OPTIONS" and ksr.siputils.options_reply(msg):
-        return  # somebody asks whether we are alive
+    elif ksr.siputils.uas_reply(msg):
+        return  # it was for us: somebody asks whether we are alive, or wants what we cannot do
     else:
+        if msg.method in (b"INVITE", b"SUBSCRIBE", b"NOTIFY", b"REFER"):
+            ksr.rr.record_route(msg)
         to_user(ksr, msg)
 
 
@@ -55,6 +62,8 @@ def within_dialog(ksr: "Ksr", msg: "SipMessage") -> None:
     rc = ksr.rr.loose_route(msg)
     if rc == -2:
         ksr.sl.send_reply(msg, 403, "Forbidden")
+    elif ksr.registrar.own_gruu(msg):
+        to_user(ksr, msg)  # the phone called itself by its GRUU: where it is, we know (RFC 5627)
     elif not rc:
         ksr.sl.send_reply(msg, 404, "Not Found")  # an ACK is never answered: it ends here
     else:
@@ -64,17 +73,17 @@ def within_dialog(ksr: "Ksr", msg: "SipMessage") -> None:
 
 
 def to_user(ksr: "Ksr", msg: "SipMessage") -> None:
-    """A new request for one of our users: to all bindings.
+    """A request for one of our users: to all bindings; for a GRUU: to one device of the user.
 
     A flow that is dead (430, or no answer) loses its binding and the next flow of the device is
     tried; none left is 480 for the caller.  That needs no failure route.
     """
-    if msg.method in (b"INVITE", b"SUBSCRIBE", b"NOTIFY", b"REFER"):
-        ksr.rr.record_route(msg)
     rc = ksr.registrar.lookup(msg, "location")
-    if rc == -2:
-        ksr.sl.send_reply(msg, 405, "Method Not Allowed")
-    elif not rc:
-        ksr.sl.send_reply(msg, 404, "Not Found")
-    else:
+    if rc:
         ksr.tm.t_relay(msg)
+    elif rc == -2:
+        ksr.sl.send_reply(msg, 405, "Method Not Allowed")
+    elif rc == -1 and ksr.registrar.own_gruu(msg):
+        ksr.sl.send_reply(msg, 480, "Temporarily Unavailable")  # a device that is off
+    else:
+        ksr.sl.send_reply(msg, 404, "Not Found")
