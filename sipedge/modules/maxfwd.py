@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sipedge.module import FAIL, OK, RC, REQUEST_ROUTE, Function, ModuleExports, Param, Rc
+from sipedge.hookspecs import hookimpl
+from sipedge.module import FAIL, OK, RC, REQUEST_ROUTE, Context, Function, ModuleExports, Param, Rc
 from sipedge.sip.message import SipMessage
 from sipedge.sip.names import MAX_FORWARDS
 from sipedge.sip.values import number
@@ -41,6 +42,15 @@ class MaxfwdModule:
             ),
         )
 
+    @hookimpl
+    def mod_init(self, ctx: Context) -> None:
+        most = self.params.max_limit
+        #: rows as they come and as they go, so that the usual one is a look-up
+        self._lowered = {
+            b"Max-Forwards: %d" % n: b"Max-Forwards: %d" % min(n - 1, most)
+            for n in range(1, MOST + 1)
+        }
+
     def process_maxfwd(self, msg: SipMessage, limit: int = 70) -> Rc:
         """Lower Max-Forwards by one, or add it with ``limit`` (RFC 3261 §16.6 item 3).
 
@@ -50,6 +60,10 @@ class MaxfwdModule:
         if msg.max_forwards_done:
             return OK
         at = msg.find(MAX_FORWARDS)
+        if at >= 0 and msg.lines[at] in self._lowered:  # as nearly all write it
+            msg.lines[at] = self._lowered[msg.lines[at]]
+            msg.max_forwards_done = True
+            return OK
         if at < 0:
             if not 0 <= limit <= MOST:
                 return RC[-2]

@@ -7,6 +7,7 @@ has no state.  ``options_reply`` answers the OPTIONS of monitoring programs (RFC
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sipedge.core import Core
 from sipedge.errors import ParseError
@@ -27,6 +28,12 @@ from sipedge.sip.message import SipMessage
 from sipedge.sip.nameaddr import parse_nameaddr
 from sipedge.sip.names import RECORD_ROUTE, SUPPORTED
 from sipedge.sip.uri import Uri, parse_uri, uri_equal
+
+#: RFC 3261, 3262, 3265, 3311, 3428, 3515, 3903, 6086
+_METHODS: Final = frozenset(
+    b"ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE "
+    b"UPDATE".split()
+)
 
 
 @dataclass(slots=True)
@@ -60,13 +67,14 @@ class SiputilsModule:
                 Function("uri_param_value", self.uri_param_value, REQUEST_ROUTE),
                 Function("uri_param_any", self.uri_param_any, REQUEST_ROUTE),
                 Function("options_reply", self.options_reply, REQUEST_ROUTE),
+                Function("uas_reply", self.uas_reply, REQUEST_ROUTE),
             ),
             params=(
                 Param("options_accept", str, "Accept in the answer of options_reply"),
                 Param("options_accept_encoding", str, "Accept-Encoding in that answer"),
                 Param("options_accept_language", str, "Accept-Language in that answer"),
                 Param("options_support", str, "Supported in that answer"),
-                Param("options_allow", str, "Allow in that answer"),
+                Param("options_allow", str, "Allow in that answer, and in 405"),
             ),
         )
 
@@ -164,6 +172,25 @@ class SiputilsModule:
         )
         given = tuple((name, value.encode()) for name, value in headers if value)
         self._core.reply(msg, 200, b"OK", given)
+        return OK
+
+    def uas_reply(self, msg: SipMessage) -> Rc:
+        """Answer any request for ourselves that the route has no use for (RFC 3261 §8.2.1).
+
+        As ``options_reply``; another method is answered 405 with Allow (``options_allow``, else
+        OPTIONS), one that no RFC defines 501.  1 answered, or an ACK; -1 the Request-URI has a user
+        part.  Ask ``ksr.is_myself`` first.
+        """
+        uri = _uri(msg.ruri)
+        if uri is None or uri.user:
+            return FAIL
+        if msg.method == b"OPTIONS":
+            return self.options_reply(msg)
+        if msg.method in _METHODS:
+            allow = self.params.options_allow.encode() or b"OPTIONS"
+            self._core.reply(msg, 405, b"Method Not Allowed", ((b"Allow", allow),))
+        else:
+            self._core.reply(msg, 501, b"Not Implemented")
         return OK
 
 

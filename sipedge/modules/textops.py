@@ -39,8 +39,7 @@ class TextopsModule:
 
     def is_method(self, msg: SipMessage, methods: Text) -> Rc:
         """1 if the method, of a response the one in CSeq, is among ``"INVITE|ACK"``; else -1."""
-        method = msg.method if msg.is_request else msg.cseq()[1]
-        return OK if method in _methods(as_bytes(methods)) else FAIL
+        return OK if msg.cseq_method in _methods(as_bytes(methods)) else FAIL
 
     def is_present_hf(self, msg: SipMessage, name: Text) -> Rc:
         """1 if there is a header of that name, in any spelling; else -1."""

@@ -16,9 +16,11 @@ from sipedge.forward import Hop, Target, build_branch, check_max_forwards, is_nu
 from sipedge.hookspecs import hookimpl
 from sipedge.module import (
     ANY_ROUTE,
+    BRANCH_FAILURE_ROUTE,
     FAIL,
     FAILURE_ROUTE,
     OK,
+    RC,
     REPLY_ROUTE,
     REQUEST_ROUTE,
     Context,
@@ -32,10 +34,11 @@ from sipedge.modules.args import as_bytes
 from sipedge.sip.message import SipMessage
 from sipedge.tm import relay
 from sipedge.tm.client import ClientTx
+from sipedge.tm.contacts import CONTACTS, ON_BRANCH_FAILURE, Contacts
 from sipedge.tm.host import Route
 
 _RELAY = REQUEST_ROUTE | FAILURE_ROUTE
-_BRANCH_ENDED = FAILURE_ROUTE | REPLY_ROUTE
+_BRANCH_ENDED = FAILURE_ROUTE | REPLY_ROUTE | BRANCH_FAILURE_ROUTE
 DEFAULT_Q = 1.0
 
 
@@ -60,20 +63,24 @@ class TmModule:
         self.exports = ModuleExports(
             "tm",
             functions=(
-                Function("t_relay", self.t_relay, _RELAY),
+                Function("t_relay", self.t_relay, _RELAY | BRANCH_FAILURE_ROUTE),
                 Function("t_newtran", self.t_newtran, REQUEST_ROUTE),
                 Function("t_check_trans", self.t_check_trans, REQUEST_ROUTE),
                 Function("t_reply", self.t_reply, _RELAY),
                 Function("t_send_reply", self.t_send_reply, _RELAY),
                 Function("t_on_failure", self.t_on_failure, REQUEST_ROUTE | FAILURE_ROUTE),
+                Function("t_on_branch_failure", self.t_on_branch_failure, _RELAY),
                 Function("t_on_branch", self.t_on_branch, REQUEST_ROUTE | FAILURE_ROUTE),
                 Function("t_on_reply", self.t_on_reply, ANY_ROUTE & ~REPLY_ROUTE),
                 Function("t_branch_timeout", self.t_branch_timeout, _BRANCH_ENDED),
                 Function("t_branch_replied", self.t_branch_replied, _BRANCH_ENDED),
                 Function("t_check_status", self.t_check_status, _BRANCH_ENDED),
                 Function("t_is_canceled", self.t_is_canceled, ANY_ROUTE),
-                Function("append_branch", self.append_branch, _RELAY),
+                Function("append_branch", self.append_branch, _RELAY | BRANCH_FAILURE_ROUTE),
                 Function("clear_branches", self.clear_branches, _RELAY),
+                Function("t_load_contacts", self.t_load_contacts, _RELAY),
+                Function("t_next_contacts", self.t_next_contacts, _RELAY),
+                Function("t_next_contact_flow", self.t_next_contact_flow, BRANCH_FAILURE_ROUTE),
             ),
             params=(
                 Param("fr_timer", int, "ms until a silent branch is given up (B, F, H)", 10),
@@ -109,7 +116,8 @@ class TmModule:
         """Forward the request statefully, to all its targets (``t_relay``; RFC 3261 §16.6).
 
         1 if it is on its way; -1 if nothing could be sent.  In that case the client has its answer
-        already (430 for a dead flow, RFC 5626 §5.3.1), unless it was an ACK.
+        already (430 for a dead flow, RFC 5626 §5.3.1), unless it was an ACK.  In a branch-failure
+        route: to what ``t_next_contact_flow`` or ``append_branch`` added; -1 if there is nothing.
         """
         core = self._core
         if msg.answered:
@@ -122,6 +130,10 @@ class TmModule:
             tx = core.new_transaction(msg)
         if tx.no_more:
             return FAIL  # cancelled while the route was waiting
+        if msg.route_kind == BRANCH_FAILURE_ROUTE:
+            more, msg.branches = msg.branches or [], None
+            relay.more_branches(tx, more)
+            return OK if more else FAIL
         targets: list[Target] | None = msg.targets
         if targets is not None:
             tx.home = True
@@ -141,7 +153,10 @@ class TmModule:
     def _relay_ack(self, msg: SipMessage) -> bool:
         """The ACK to a 2xx: forwarded without state, dropped if its flow is dead (INC-11)."""
         core = self._core
-        target = Target(msg.ruri, msg.dst_uri, msg.dst_flow)
+        if msg.targets:  # the dialog's remote target is a GRUU: one flow will do
+            target: Target = msg.targets[0]
+        else:
+            target = Target(msg.ruri, msg.dst_uri, msg.dst_flow)
         if msg.first(b"max-forwards") == b"0":
             return False
         flow = target.flow
@@ -218,11 +233,71 @@ class TmModule:
         msg.branches = msg.targets = None
         return OK
 
+    # -- contacts by hand -------------------------------------------------------------------------
+
+    def t_load_contacts(self, msg: SipMessage, mode: int = 0) -> Rc:
+        """Take the targets of ``lookup`` and ``append_branch`` in hand (``t_load_contacts``).
+
+        From now on ``t_next_contacts`` says which of them are tried, and no flow of an instance is
+        tried by itself.  ``mode`` is Kamailio's, for one contact only: that needs no mode here.
+        Always 1.
+        """
+        targets: list[Target] = msg.targets or [Target(msg.ruri, msg.dst_uri, msg.dst_flow)]
+        groups = relay.group_targets(targets + (msg.branches or []))
+        msg.remember(CONTACTS, Contacts(groups))
+        msg.targets = msg.branches = None
+        return OK
+
+    def t_next_contacts(self, msg: SipMessage) -> Rc:
+        """Make the next q group the targets, one flow of each instance (``t_next_contacts``).
+
+        1; -2 if there is none, or ``t_load_contacts`` was not called.
+        """
+        contacts: Contacts | None = msg.recall(CONTACTS)
+        group = contacts.next_group() if contacts is not None else []
+        if not group:
+            return RC[-2]
+        msg.targets = group
+        return OK
+
+    def t_next_contact_flow(self, msg: SipMessage) -> Rc:
+        """Add another flow of the instance whose branch failed (``t_next_contact_flow``).
+
+        1: call ``t_relay``.  -1: that instance has no more flows.  -2: the branch was to no known
+        instance, or no instance has more flows.
+        """
+        contacts: Contacts | None = msg.recall(CONTACTS)
+        branch = _branch(msg)
+        instance = branch.target.instance if branch is not None else b""
+        if contacts is None or not instance or not contacts.has_flows():
+            return RC[-2]
+        target = contacts.next_flow(instance)
+        if target is None:
+            return FAIL
+        if msg.branches is None:
+            msg.branches = []
+        msg.branches.append(target)
+        return OK
+
     # -- routes of a transaction ------------------------------------------------------------------
 
     def t_on_failure(self, msg: SipMessage, route: str | Route) -> Rc:
         """Run ``route`` (a function or its name) when all branches have failed."""
         msg.on_failure = self._route(route)
+        return OK
+
+    def t_on_branch_failure(self, msg: SipMessage, route: str | Route) -> Rc:
+        """Run ``route`` for each branch that fails, while others may still ring.
+
+        Kamailio has an ``event_route[tm:branch-failure:NAME]`` for that.  It stays for all branches
+        of the request, those that are added later too.
+        """
+        found = self._route(route)
+        run = self._core.run_failure_route
+        msg.remember(
+            ON_BRANCH_FAILURE,
+            None if found is None else partial(run, found, kind=BRANCH_FAILURE_ROUTE),
+        )
         return OK
 
     def t_on_branch(self, msg: SipMessage, route: str | Route) -> Rc:

@@ -18,6 +18,7 @@ from sipedge.sip.message import SipMessage
 from sipedge.sip.names import PROXY_AUTHENTICATE, WWW_AUTHENTICATE
 from sipedge.sip.reply import REASONS, build_reply
 from sipedge.tm.client import ACCEPTED, CALLING, COMPLETED, DONE, ClientTx
+from sipedge.tm.contacts import CONTACTS, ON_BRANCH_FAILURE
 from sipedge.tm.server import PROCEEDING, ServerTx
 
 if TYPE_CHECKING:
@@ -54,6 +55,40 @@ def relay(tx: ServerTx, targets: list[Target]) -> bool:
     if not tx.status:
         check_done(tx)
     return not tx.status or tx.status < 300
+
+
+def more_branches(tx: ServerTx, targets: list[Target]) -> None:
+    """Branches from a branch-failure route; whoever runs that looks at the outcome afterwards."""
+    for target in targets:
+        start_branch(tx, target, [])
+
+
+def join(tx: ServerTx, target: Target) -> bool:
+    """One more target for a pending request (RFC 3261 §16.5); False if it may not have it.
+
+    A UA rings once: again only if nothing of that ever reached it.
+    """
+    if tx.status or tx.state != PROCEEDING or tx.no_more or not tx.branches:
+        return False
+    if tx.request.recall(CONTACTS) is not None:
+        return False  # a route drives it by hand
+    later = [one for group in tx.groups for flows in group for one in flows]
+    for ctx in tx.branches:
+        later += ctx.alternates
+        if _same_ua(ctx.target, target) and ctx.status not in (408, 430):
+            return False
+    if any(_same_ua(one, target) for one in later):
+        return False
+    if any(not ctx.status and ctx.target.q > target.q for ctx in tx.branches):
+        tx.groups.append([[target]])
+        tx.groups.sort(key=lambda group: -group[0][0].q)
+    else:
+        start_branch(tx, target, [])
+    return True
+
+
+def _same_ua(a: Target, b: Target) -> bool:
+    return a.instance == b.instance if a.instance or b.instance else a.uri == b.uri
 
 
 def start_group(tx: ServerTx) -> None:
@@ -158,7 +193,8 @@ def send_branch(ctx: ClientTx, flow: Flow, on_flow: bool) -> None:
 def branch_copy(msg: SipMessage, target: Target, ctx: ClientTx) -> SipMessage:
     """What a branch route sees and edits: this branch only."""
     copy = SipMessage(msg.lines.copy(), msg.ids.copy())
-    for name in ("method", "flow", "now", "flags", "tx", "listener", "max_forwards_done"):
+    same = ("method", "cseq_method", "flow", "now", "flags", "tx", "listener", "max_forwards_done")
+    for name in same:
         setattr(copy, name, getattr(msg, name))
     copy.late = list(msg.late) if msg.late else None
     copy.memo = dict(msg.memo) if msg.memo else None
@@ -217,14 +253,28 @@ def branch_failed(ctx: ClientTx, status: int, local: bool = True) -> None:
     if tx is None:
         return
     if local and not tx.status:
+        before = tx.request.via_branch
         tx.request.via_branch = ctx
         status = tx.tm.host.branch_failed(tx.request, status)
+        tx.request.via_branch = before
         tx.tm.host.stats["branches_failed"] += 1
     silent = ctx.timed_out
     ctx.status = status
     ctx.completed(status, None)
     # a request other than INVITE is never sent twice on mere silence: it may have arrived
-    if local and (tx.invite or not silent):
+    ended(tx, ctx, status, local and (tx.invite or not silent))
+
+
+def ended(tx: ServerTx, ctx: ClientTx, status: int, failover: bool) -> None:
+    """A branch ended without success: its route, the next flow, and what that means for all."""
+    run = tx.request.recall(ON_BRANCH_FAILURE)
+    if run is not None and not tx.status and not tx.cancelled:
+        msg = tx.request
+        before = msg.route_kind, msg.via_branch
+        msg.via_branch, msg.branches = ctx, None
+        run(msg)
+        msg.route_kind, msg.via_branch = before
+    if failover:
         retry(tx, ctx, status)
     check_done(tx)
 
@@ -232,10 +282,11 @@ def branch_failed(ctx: ClientTx, status: int, local: bool = True) -> None:
 def retry(tx: ServerTx, ctx: ClientTx, status: int) -> None:
     """The next flow of this instance (RFC 5626 §7); the binding's owner hears of the dead one."""
     target = ctx.target
+    by_hand = tx.request.recall(CONTACTS) is not None
     more = target.on_failed(target, status) if target.on_failed is not None else []
     queue = more + ctx.alternates
     ctx.alternates = []
-    if queue and not tx.no_more and not ctx.tried_next:
+    if queue and not by_hand and not tx.no_more and not ctx.tried_next:
         start_branch(tx, queue[0], queue[1:])
 
 
@@ -273,9 +324,7 @@ def response_in(ctx: ClientTx, msg: SipMessage) -> None:
     if status >= 600:
         tx.no_more = True  # RFC 3261 §16.7 item 5: no new branches
         cancel_branches(tx)
-    elif status in (408, 430):
-        retry(tx, ctx, status)
-    check_done(tx)
+    ended(tx, ctx, status, status in (408, 430))
 
 
 def forward(tx: ServerTx, msg: SipMessage) -> None:

@@ -165,7 +165,7 @@ class Transactions:
         via = msg.via()
         branch = via.branch
         tx = self.clients.get(branch)
-        method = msg.lines[msg.ids.index(CSEQ)].rpartition(b" ")[2]
+        method = msg.cseq_method
         if method == b"CANCEL" and (tx is None or tx.method != b"CANCEL"):
             cancel = self.cancels.get(branch)
             if cancel is not None and msg.status >= 200:

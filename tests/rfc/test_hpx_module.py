@@ -114,7 +114,11 @@ def test_icmp_ends_all_bindings_on_a_udp_flow() -> None:
     home = Home()
     home.register(outbound_contact(1), flow=home.udp(port=40001))
     home.register(outbound_contact(2), flow=home.udp(port=40002))
-    home.core.flow_unreachable(home.udp(port=40001), home.now)
+    lost = home.udp(port=40001)
+    home.core.flow_unreachable(lost, home.now)  # nothing waits on it: not believed
+    assert len(home.bindings()) == 2
+    for hook in home.core.hooks_flow_closed:
+        hook(lost, "unreachable")
     assert [binding.reg_id for binding in home.bindings()] == [2]
 
 
