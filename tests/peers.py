@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -22,6 +23,8 @@ PEERS: Final = {
     "baresip": ("apt-get install baresip-core", ("-h",)),
     "nft": ("apt-get install nftables", ("-v",)),
     "ip": ("apt-get install iproute2, and run as root", ("-V",)),
+    "redis-server": ("apt-get install redis-server", ("--version",)),
+    "postgres": ("apt-get install postgresql", ("--version",)),
 }
 
 #: peer -> why it cannot be used, and the tests that wanted it (for the summary)
@@ -31,7 +34,7 @@ used: dict[str, str] = {}
 
 
 def need(name: str) -> str:
-    """The path of a peer's executable: ``sipp``, ``kamailio``, ``baresip``, ``nft`` or ``ip``.
+    """The path of a peer's executable; ``PEERS`` has the names.
 
     ``ip`` stands for network namespaces: it also takes root and a kernel that lets us add one.
     Where the peer cannot be used, the test is skipped, or fails if ``CI=true`` is set.
@@ -57,8 +60,7 @@ def have(name: str) -> bool:
 def _look(name: str) -> tuple[str | None, str]:
     if name not in PEERS:
         raise ValueError(f"unknown peer {name!r}; known are {', '.join(PEERS)}")
-    # Debian keeps kamailio and ip in /usr/sbin, which is not on everybody's path
-    path = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    path = shutil.which(name) or shutil.which(name, path=_kept_from_path())
     if path is None:
         return None, "not installed"
     if name == "ip":
@@ -66,6 +68,12 @@ def _look(name: str) -> tuple[str | None, str]:
         if why:
             return None, why
     return path, ""
+
+
+def _kept_from_path() -> str:
+    """Where Debian has kamailio and ip, and the programs of each version of PostgreSQL."""
+    postgres = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    return os.pathsep.join(["/usr/local/sbin", "/usr/sbin", "/sbin", *postgres])
 
 
 def _no_namespaces(ip: str) -> str:
