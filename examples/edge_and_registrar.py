@@ -87,7 +87,7 @@ def to_user(ksr: "Ksr", msg: "SipMessage") -> None:
     rc = ksr.registrar.lookup(msg, "location")
     if rc:
         ksr.tm.t_relay(msg)  # over the flows of the bindings; dead ones are dropped and skipped
-    elif rc == -1 and ksr.registrar.own_gruu(msg):
-        ksr.sl.send_reply(msg, 480, "Temporarily Unavailable")  # a phone that is off
+    elif rc == -1:
+        ksr.sl.send_reply(msg, 480, "Temporarily Unavailable")  # no phone of his is on
     else:
-        ksr.sl.send_reply(msg, 404, "Not Found")
+        ksr.sl.send_reply(msg, 404, "Not Found")  # no address of ours, or a GRUU of nobody

@@ -83,7 +83,7 @@ def to_user(ksr: "Ksr", msg: "SipMessage") -> None:
         ksr.tm.t_relay(msg)
     elif rc == -2:
         ksr.sl.send_reply(msg, 405, "Method Not Allowed")
-    elif rc == -1 and ksr.registrar.own_gruu(msg):
-        ksr.sl.send_reply(msg, 480, "Temporarily Unavailable")  # a device that is off
+    elif rc == -1:
+        ksr.sl.send_reply(msg, 480, "Temporarily Unavailable")  # no phone of his is on
     else:
-        ksr.sl.send_reply(msg, 404, "Not Found")
+        ksr.sl.send_reply(msg, 404, "Not Found")  # no address of ours, or a GRUU of nobody

@@ -167,7 +167,7 @@ def test_nothing_is_relayed_for_strangers(name: str) -> None:
         data = request(method, "sip:bob@127.0.0.99:5060")
         assert sent_to(Sim(text_of(name)), data) == [f"403 -> {STRANGER[0]}"]
     data = request("INVITE", "sip:nobody@example.com")
-    assert sent_to(Sim(text_of(name)), data) == [f"404 -> {STRANGER[0]}"]
+    assert sent_to(Sim(text_of(name)), data) == [f"480 -> {STRANGER[0]}"]
 
 
 @pytest.mark.rfc("OUT-10")

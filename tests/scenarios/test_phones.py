@@ -64,4 +64,4 @@ def test_cancel_while_it_rings(site: str, transport: str, crew: Crew) -> None:
 
 def test_nobody_there(site: str, crew: Crew) -> None:
     cast = Cast(crew, open_site(site, crew).at)
-    cast.phone("caller_refused", "alice", "nobody", status="404").finish()
+    cast.phone("caller_refused", "alice", "nobody", status="480").finish()
