@@ -7,7 +7,8 @@ BIN = $(VENV)/bin
 # the first interpreter on PATH that is new enough; or: make run PYTHON=/usr/bin/python3.12
 PYTHON = $(shell tools/setup python)
 PACKAGES = sipedge outbound_plugin path_plugin rr_plugin registrar_plugin
-EXAMPLES = examples/edge.py examples/registrar.py examples/edge_and_registrar.py
+EXAMPLES = examples/edge.py examples/registrar.py examples/edge_and_registrar.py \
+    examples/registrar_with_passwords.py
 FUZZ_SECONDS = 60
 
 .PHONY: run test test-all check fmt cov fuzz bench clean setup setup-dev peers
@@ -52,8 +53,11 @@ fuzz: setup-dev
 	    $(BIN)/python $$harness -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
-bench: setup-dev peers
-	$(BIN)/python -m benchmarks
+# on an interpreter that was built with profile-guided optimisation, if there is one; see
+# benchmarks/README.md
+bench: peers
+	@tools/setup venv .venv-bench "$$(tools/setup optimised)"
+	.venv-bench/bin/python -m benchmarks $(BENCH)
 
 setup:
 	@tools/setup venv $(VENV) "$(PYTHON)"
@@ -65,6 +69,6 @@ peers:
 	@tools/setup peers
 
 clean:
-	rm -rf .venv .venv-3.* build dist *.egg-info .coverage htmlcov .hypothesis
+	rm -rf .venv .venv-bench .venv-3.* build dist *.egg-info .coverage htmlcov .hypothesis
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find $(PACKAGES) tests tools benchmarks fuzz examples -name __pycache__ -prune -exec rm -rf {} +

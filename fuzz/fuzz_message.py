@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sipedge.errors import ParseError
 from sipedge.sip import strict
-from sipedge.sip.message import SipMessage, parse
+from sipedge.sip.message import Response, SipMessage, parse
 from sipedge.sip.nameaddr import parse_nameaddr
 from sipedge.sip.names import CONTACT, RECORD_ROUTE, ROUTE
 from sipedge.sip.reply import build_reply
@@ -18,7 +18,13 @@ SEEDS = [path.read_bytes() for path in sorted(_RFC.glob("torture*/*.dat"))]
 
 def one_input(data: bytes) -> None:
     fast, careful = _outcome(data, parse), _outcome(data, strict.parse)
-    assert type(fast) is type(careful)
+    if isinstance(fast, Response) and isinstance(careful, ParseError):
+        # of a response, only what routing relies on was checked; the rest must do no harm
+        assert len(fast.lines) == len(fast.ids)
+        assert data.startswith(fast.to_bytes())
+        fast.cseq(), fast.call_id, fast.from_tag, fast.to_tag, fast.via_count()
+        return
+    assert isinstance(fast, ParseError) is isinstance(careful, ParseError)
     if isinstance(fast, ParseError):
         if fast.partial is not None:
             build_reply(fast.partial, fast.status, fast.reason, b"tag")

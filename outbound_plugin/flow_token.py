@@ -92,7 +92,7 @@ class HmacKey:
 class FlowTokens:
     """Mints and verifies the tokens of one edge."""
 
-    SEEN: Final = 4096  # verified tokens that are remembered
+    SEEN: Final = FlowTable.UDP_CACHE  # verified tokens that are remembered
 
     def __init__(
         self,

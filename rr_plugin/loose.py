@@ -111,18 +111,19 @@ class LooseRouter:
             if rc is not None:
                 return rc
         while (value := top_route(msg)) is not None:
-            head, ftag, fs = self._reader.read(value)
+            head, user, ftag, fs = self._reader.read(value)
             if not head.own:
                 break
             pop_route(msg)
-            rc = self._take(msg, walk, value, head, ftag, fs)
+            rc = self._take(msg, walk, value, head, user, ftag, fs)
             if rc is not None:
                 return rc
         return OK
 
     def _take(
-        self, msg: SipMessage, walk: Walk, value: bytes, head: Head, ftag: bytes, fs: bytes
-    ) -> Rc | None:
+        self, msg: SipMessage, walk: Walk, value: bytes,
+        head: Head, user: bytes | None, ftag: bytes, fs: bytes,
+    ) -> Rc | None:  # fmt: skip
         """Judge one own Route; ``None``: go on with the next one."""
         uri = head.uri
         pair = b"r2" in uri.params
@@ -132,15 +133,15 @@ class LooseRouter:
         walk.seen.ftag = walk.seen.ftag or ftag
         if second or self._force_send_socket:
             walk.listener = head.listener
-        if uri.user is None or self._ob is None:
+        if user is None or self._ob is None:
             walk.user = None
             walk.ob = walk.ob or b"ob" in uri.params
             return None
         # an edge of another make writes one token into both values of a pair: that is one hop
-        if second and walk.user == uri.user and walk.fs == fs:
+        if second and walk.user == user and walk.fs == fs:
             return None
-        walk.user, walk.fs = uri.user, fs
-        verdict, flow = self._ob.decode_flow_token(uri.user)
+        walk.user, walk.fs = user, fs
+        verdict, flow = self._ob.decode_flow_token(user)
         if verdict is BAD or flow is None or uri.password is not None:
             return BROKEN_TOKEN
         first = walk.direction is NOT_USED

@@ -310,7 +310,7 @@ class RrPlugin:
         if value is None:
             return b""
         try:
-            head, ftag, _ = self._reader.read(value)
+            head, _, ftag, _ = self._reader.read(value)
         except ParseError:
             return b""
         return ftag if head.own else b""

@@ -26,6 +26,8 @@ FOLLOWED: Final = "rr.followed"
 _PARAM_SAFE: Final = frozenset(
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.!~*'()[]/:&+$"
 )
+# a user part of the letters of a token, and no password
+_USER: Final = re.compile(rb"(sips?:)([A-Za-z0-9\-_]+)@")
 _TAIL: Final = re.compile(rb";ftag=([A-Za-z0-9\-_.!~*'()\[\]/:&+$%]+)(?:;fs=(ua[cs]))?")
 
 
@@ -40,7 +42,10 @@ class Followed:
 
 
 class Head:
-    """What a Route says of the hop: its URI, whether that is us, and the listener that it names."""
+    """What a Route says of the hop: its URI, whether that is us, and the listener that it names.
+
+    The URI is without user part, if that was of the letters of a token.
+    """
 
     __slots__ = ("listener", "own", "uri")
 
@@ -60,17 +65,26 @@ class RouteReader:
         self._flows = flows
         self._heads: dict[bytes, Head] = {}
 
-    def read(self, value: bytes) -> tuple[Head, bytes, bytes]:
-        """Head, ``ftag`` and ``fs`` (b"" if absent) of one value; raises ``ParseError``."""
+    def read(self, value: bytes) -> tuple[Head, bytes | None, bytes, bytes]:
+        """Head, user, ``ftag`` and ``fs`` (b"" if absent) of one value; raises ``ParseError``."""
         raw = route_uri(value)
+        tail = None
         cut = raw.find(b";ftag=")
         if cut >= 0 and b"?" not in raw:
             tail = _TAIL.fullmatch(raw, cut)
             if tail is not None:
-                return self._head(raw[:cut]), tail[1], tail[2] or b""
-        head = self._head(raw)
+                raw = raw[:cut]
+        found = _USER.match(raw)
+        if found is not None:
+            head = self._head(found[1] + raw[found.end() :])
+            user: bytes | None = found[2]
+        else:
+            head = self._head(raw)
+            user = head.uri.user
+        if tail is not None:
+            return head, user, tail[1], tail[2] or b""
         params = head.uri.params
-        return head, params.get(b"ftag") or b"", params.get(b"fs") or b""
+        return head, user, params.get(b"ftag") or b"", params.get(b"fs") or b""
 
     def _head(self, raw: bytes) -> Head:
         head = self._heads.get(raw)

@@ -1,4 +1,4 @@
-"""The command ``sipedge``: init, check, run, keygen, demo.
+"""The command ``sipedge``: init, check, run, keygen, passwd, demo; ``cli_control`` has the rest.
 
 Strategy: each command is a few lines; what it needs is imported when it runs, so that ``keygen``
 and ``--help`` are quick.  A configuration that cannot be run is one line on stderr, as compilers
@@ -17,6 +17,7 @@ from typing import Annotated, Final
 
 import typer
 
+from sipedge import cli_control
 from sipedge.errors import ConfigError
 from sipedge.keyfile import new_key
 
@@ -146,6 +147,44 @@ def keygen() -> None:
 
 
 @app.command()
+def passwd(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Made if it is not there; - prints.")
+    ],
+    user: Annotated[str, typer.Argument(metavar="USER", help="As the phone sends it.")],
+    realm: Annotated[str, typer.Argument(metavar="REALM", help="Of the challenge: the domain.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the user.")] = False,
+) -> None:
+    """Set the password of a user in a password file of the module auth.
+
+    The password is asked for, or is the first line of stdin if that is no terminal. Hashes are
+    written (MD5, SHA-256, SHA-512-256), readable by the owner of FILE only. A running edge reads
+    the file again by itself.
+    """
+    from sipedge.modules.auth.passwords import password_line, write_password
+
+    try:
+        line = None if delete else password_line(user, realm, _password())
+        if str(file) == "-":
+            typer.echo(line or "")
+            return
+        found = write_password(file, user, realm, line)
+    except (OSError, ValueError) as exc:
+        typer.echo(f"sipedge passwd: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    if delete and not found:
+        typer.echo(f"sipedge passwd: {file} has no user {user} of realm {realm}", err=True)
+        raise typer.Exit(1)
+
+
+def _password() -> str:
+    if sys.stdin.isatty():
+        answer: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return answer
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+@app.command()
 def demo() -> None:
     """Two phones register through an edge on loopback and call each other, before your eyes.
 
@@ -155,6 +194,9 @@ def demo() -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     raise typer.Exit(run_demo())
+
+
+cli_control.add_to(app)
 
 
 def main(argv: list[str] | None = None) -> None:

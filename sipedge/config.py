@@ -26,7 +26,7 @@ from sipedge.keyfile import read_keyfile
 from sipedge.ksr import ROUTES, Ksr, check_calls
 from sipedge.listen import expand, parse_advertise, parse_alias, parse_listen
 from sipedge.loader import Loader, Place, value_problem
-from sipedge.module import Module, Param, PseudoVariable
+from sipedge.module import Command, Module, Param, PseudoVariable
 from sipedge.sip.message import SipMessage
 
 Route = Callable[..., Any]
@@ -36,6 +36,7 @@ LocalAddresses = Callable[[], list[str]]
 SETTINGS: Final = (
     Param("force_rport", bool, "answer to the source port whether or not Via has rport"),
     Param("tcp_connection_lifetime", (int, float), "idle seconds until a stream is closed"),
+    Param("control_socket", str, "path of the socket for commands; 'auto', or '' for none"),
 )
 
 
@@ -51,6 +52,8 @@ class Config:
     routes: Mapping[str, Route]
     #: of all loaded modules, by name without the ``$``
     pseudo_variables: Mapping[str, PseudoVariable]
+    #: of all loaded modules, by name
+    commands: Mapping[str, Command]
 
 
 class Edge:
@@ -227,11 +230,18 @@ def load_config(path: str | Path, *, local_addresses: LocalAddresses | None = No
     ``local_addresses`` returns the numeric addresses of this machine; needed for ``listen`` on
     ``0.0.0.0`` or ``::``.  Raises ``ConfigError`` and nothing else for whatever is wrong.
     """
-    try:
-        source = Path(path).read_bytes()
-    except OSError as exc:
-        raise ConfigError(f"cannot read the configuration: {exc.strerror}", str(path)) from exc
-    return load_source(source, str(path), local_addresses=local_addresses)
+    return load_source(_read(path), str(path), local_addresses=local_addresses)
+
+
+def control_setting(path: str | Path, *, local_addresses: LocalAddresses | None = None) -> str:
+    """``core.control_socket`` of a configuration file, without initialising any module.
+
+    Raises ``ConfigError`` as ``load_config`` does.
+    """
+    core = Core()
+    builder = Builder(str(path), Loader(), core, local_addresses)
+    _run(_read(path), str(path), builder.namespace())
+    return core.control_socket
 
 
 def load_source(
@@ -264,6 +274,7 @@ def load_source(
         aliases=tuple(builder.aliases),
         routes=MappingProxyType(routes),
         pseudo_variables=MappingProxyType(loader.pseudo_variables()),
+        commands=MappingProxyType(loader.commands()),
     )
     loader.register()
     core.hooks_request_in = loader.hot("request_in")
@@ -276,6 +287,13 @@ def load_source(
     core.reply_route = routes.get("reply_route")
     loader.init(core, config)
     return Edge(core, config, loader, ksr)
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"cannot read the configuration: {exc.strerror}", str(path)) from exc
 
 
 def _run(text: str | bytes, file: str, namespace: dict[str, Any]) -> ast.Module:

@@ -286,12 +286,7 @@ class Core:
             self.stats["responses_unmatched"] += 1  # RFC 6026 §8.2: not forwarded
             return
         msg.via_branch = ctx
-        at = msg.ids.index(VIA)
-        if b"," in msg.lines[at]:
-            msg.pop_value(VIA)
-        else:
-            msg.delete(at)
-        if VIA not in msg.ids:
+        if not msg.drop_top_via():
             return  # RFC 3261 §16.7 item 3: meant for us alone
         relay.response_in(ctx, msg)
 
@@ -431,8 +426,8 @@ class Core:
             self._guarded(on_reply, REPLY_ROUTE, msg)
         return msg.drop
 
-    def run_failure_route(self, route: Route, msg: SipMessage) -> None:
-        self._guarded(route, FAILURE_ROUTE, msg)
+    def run_failure_route(self, route: Route, msg: SipMessage, kind: int = FAILURE_ROUTE) -> None:
+        self._guarded(route, kind, msg)
 
     def run_branch_route(self, route: Route, msg: SipMessage) -> None:
         self._guarded(route, BRANCH_ROUTE, msg)

@@ -35,8 +35,10 @@ class OwnNames:
 
         A GRUU is never us: it names a user agent (RFC 5627).
         """
-        if b"gr" in uri.params:
-            return False
+        return b"gr" not in uri.params and self.is_ours(uri)
+
+    def is_ours(self, uri: Uri) -> bool:
+        """``is_myself``, or a GRUU in a domain of ours."""
         if uri.host in self._any_port:
             return True
         port = uri.port

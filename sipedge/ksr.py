@@ -12,10 +12,12 @@ import ast
 import difflib
 import logging
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sipedge.errors import ConfigError, ParseError
 from sipedge.module import (
+    BRANCH_FAILURE_ROUTE,
     BRANCH_ROUTE,
     FAIL,
     FAILURE_ROUTE,
@@ -40,6 +42,7 @@ ROUTES: Final = {
     "failure_route": FAILURE_ROUTE,
     "branch_route": BRANCH_ROUTE,
     "reply_route": REPLY_ROUTE,
+    "branch_failure_route": BRANCH_FAILURE_ROUTE,
 }
 
 
@@ -156,6 +159,7 @@ def _octets(text: bytes | str) -> bytes:
     return text.encode() if isinstance(text, str) else text
 
 
+@lru_cache(maxsize=1024)
 def _is_uri(raw: bytes) -> bool:
     """A URI; ``parse_uri`` refuses white space and line ends, so a start line stays one line."""
     try:

@@ -27,7 +27,7 @@ import pluggy
 
 from sipedge import hookspecs
 from sipedge.errors import ConfigError
-from sipedge.module import Module, ModuleExports, Param, PseudoVariable
+from sipedge.module import Command, Module, ModuleExports, Param, PseudoVariable
 
 if TYPE_CHECKING:
     from sipedge.config import Config
@@ -320,6 +320,19 @@ class Loader:
                 found[pv.name] = (pv, loaded.name)
         return {name: pv for name, (pv, _) in found.items()}
 
+    def commands(self) -> dict[str, Command]:
+        """All commands by name; raises ``ConfigError`` if two modules claim one."""
+        found: dict[str, tuple[Command, str]] = {}
+        for loaded in self.modules.values():
+            for command in loaded.exports.commands:
+                if command.name in found:
+                    raise ConfigError(
+                        f"command {command.name} comes with {found[command.name][1]} already",
+                        *loaded.place,
+                    )
+                found[command.name] = (command, loaded.name)
+        return {name: command for name, (command, _) in found.items()}
+
 
 def _table_problem(name: str, instance: object) -> str | None:
     """What is wrong with the export table of a new module, if anything."""
@@ -328,7 +341,7 @@ def _table_problem(name: str, instance: object) -> str | None:
         return "it has no exports table (sipedge.module.ModuleExports)"
     if exports.name != name:
         return f"its exports table says {exports.name!r}"
-    for table in (exports.functions, exports.params):
+    for table in (exports.functions, exports.params, exports.commands):
         names = [row.name for row in table]
         if len(set(names)) != len(names):
             return f"a name stands twice in its exports table: {', '.join(names)}"

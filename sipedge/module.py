@@ -1,10 +1,10 @@
 """What a module shows of itself (``ModuleExports``) and what it is given (``Context``).
 
 A module is an instance of a class that an entry point of the group ``sipedge.modules`` names.  Its
-whole face is one table, ``exports``, as in Kamailio: functions for routes, parameters, and
-pseudo-variables.  Its parameters live in ``params``, a slots dataclass whose defaults are the
-defaults; ``modparam`` sets its attributes, ``mod_init`` checks and uses them.  See ``hookspecs`` for the
-moments at which a module is called.
+whole face is one table, ``exports``, as in Kamailio: functions for routes, parameters,
+pseudo-variables, and commands for the operator.  Its parameters live in ``params``, a slots
+dataclass whose defaults are the defaults; ``modparam`` sets its attributes, ``mod_init`` checks and
+uses them.  See ``hookspecs`` for the moments at which a module is called.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ REQUEST_ROUTE: Final = 1
 FAILURE_ROUTE: Final = 2
 BRANCH_ROUTE: Final = 4
 REPLY_ROUTE: Final = 8
-ANY_ROUTE: Final = 15
+BRANCH_FAILURE_ROUTE: Final = 16
+ANY_ROUTE: Final = 31
 ROUTE_NAME: Final = {
     REQUEST_ROUTE: "request_route",
     FAILURE_ROUTE: "failure_route",
     BRANCH_ROUTE: "branch_route",
     REPLY_ROUTE: "reply_route",
+    BRANCH_FAILURE_ROUTE: "branch_failure_route",
 }
 
 
@@ -93,6 +95,56 @@ class PseudoVariable:
 
 
 @dataclass(slots=True, frozen=True)
+class Command:
+    """A command of the control socket: ``ul.dump`` (Kamailio: an RPC).
+
+    ``call`` gets what the operator sent, by position or by name; values are checked against its
+    annotations first.  It returns something that is JSON, a ``Later`` of that, or an iterator of
+    rows, which is run a few rows at a time between other events; what a generator returns is then
+    the result.  It may be an ``async def``, with or without ``yield``.  It raises ``CommandError``
+    for what cannot be done.  ``doc`` is a line for people.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    doc: str = ""
+
+
+class CommandError(Exception):
+    """What the operator asked for cannot be done.
+
+    ``code`` is that of a SIP response, as in Kamailio: 404 for what is not there, say.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Later:
+    """The result of a command that has to wait for something; ``set`` it once."""
+
+    __slots__ = ("_then", "_value")
+
+    def __init__(self) -> None:
+        self._value: list[Any] = []
+        self._then: Callable[[Any], None] | None = None
+
+    def set(self, value: object) -> None:
+        """The result, or a ``CommandError``."""
+        self._value.append(value)
+        if self._then is not None:
+            self._then(value)
+
+    def then(self, call: Callable[[Any], None]) -> None:
+        """For the host: call this with the result, now if it is there."""
+        self._then = call
+        if self._value:
+            call(self._value[0])
+
+
+@dataclass(slots=True, frozen=True)
 class ModuleExports:
     """The face of a module on one screen (Kamailio: ``struct module_exports``)."""
 
@@ -100,6 +152,7 @@ class ModuleExports:
     functions: tuple[Function, ...] = ()
     params: tuple[Param, ...] = ()
     pseudo_variables: tuple[PseudoVariable, ...] = ()
+    commands: tuple[Command, ...] = ()
 
 
 class Module(Protocol):

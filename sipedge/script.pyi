@@ -7,6 +7,7 @@ from path_plugin.plugin import PathPlugin
 from registrar_plugin.plugin import RegistrarPlugin
 from rr_plugin.plugin import RrPlugin
 from sipedge.ksr import Ksr as _Ksr
+from sipedge.modules.auth.module import AuthModule
 from sipedge.modules.maxfwd import MaxfwdModule
 from sipedge.modules.pv import PvModule
 from sipedge.modules.sanity import SanityModule
@@ -19,6 +20,7 @@ from sipedge.modules.xlog import XlogModule
 from sipedge.sip.message import SipMessage as SipMessage
 
 class Ksr(_Ksr):
+    auth: AuthModule
     maxfwd: MaxfwdModule
     outbound: OutboundPlugin
     path: PathPlugin
@@ -36,6 +38,7 @@ class Ksr(_Ksr):
     def __getattr__(self, name: str) -> Any: ...
 
 class CoreSettings:
+    control_socket: str
     force_rport: bool
     tcp_connection_lifetime: float
 

@@ -47,6 +47,11 @@ class RouteRunner:
             self._tasks.add(task)  # the loop itself refers to tasks only weakly
             task.add_done_callback(self._tasks.discard)
 
+    async def settle(self, seconds: float) -> None:
+        """Let what still runs come to its end, for ``seconds`` at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
     async def close(self) -> None:
         """Cancel what still runs."""
         tasks = tuple(self._tasks)

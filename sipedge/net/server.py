@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sipedge.errors import ConfigError
 from sipedge.flow import TCP, UDP, Address, Flow, Listener
+from sipedge.net.control import ControlSocket
 from sipedge.net.mmsg import BatchIO, batch_io
 from sipedge.net.poller import Poller, new_poller
 from sipedge.net.resolve import Resolver
@@ -134,7 +135,11 @@ class Server:
         for sock in self._udp:
             sock.close()
         self.poller.close()
+        # modules may have something to do for connections that closed, and may leave with a farewell
+        await self._routes.settle(STOP_PATIENCE)
         self._edge.destroy()
+        await self._routes.settle(STOP_PATIENCE)
+        await self._routes.close()
 
     async def _until_closed(self, seconds: float) -> None:
         until = monotonic() + seconds
@@ -321,7 +326,7 @@ async def serve(edge: Edge, *, ready: Callable[[], None] | None = None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Server(edge):
+    async with Server(edge) as server, ControlSocket(server, edge):
         if ready is not None:
             ready()
         await stop.wait()

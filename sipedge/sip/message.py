@@ -7,6 +7,9 @@ replaces, adds or removes whole lines.  What nobody touched goes out byte for by
 ``parse`` takes the common shape on a fast path; everything unusual (folding, odd spacing, strange
 start lines, duplicates) goes through ``sipedge.sip.strict``, which decides what RFC 3261 and the
 torture tests of RFC 4475 and 5118 say about it.
+
+Most responses only pass through: one is read as far as routing needs, and split into rows when
+somebody looks at them.
 """
 
 from __future__ import annotations
@@ -19,14 +22,13 @@ from sipedge.sip import strict, usual
 from sipedge.sip.names import (
     BODY,
     CALL_ID,
-    CONTENT_LENGTH,
     CSEQ,
     END,
     FROM,
     START,
     TO,
+    USUAL,
     VIA,
-    WITH_COLON,
     canonical,
     spelling,
 )
@@ -165,10 +167,10 @@ class SipMessage(HeaderList):
     """
 
     __slots__ = (
-        "_call_id", "_from_tag", "_to_tag", "_via", "answered", "branches", "drop", "dst_flow",
-        "dst_uri", "flags", "flow", "is_request", "key", "late", "listener", "loop_hash",
-        "max_forwards_done", "memo", "method", "now", "on_branch", "on_failure", "on_reply",
-        "reason", "route_kind", "ruri", "status", "targets", "tx", "via_branch",
+        "_call_id", "_from_tag", "_to_tag", "_via", "answered", "branches", "cseq_method", "drop",
+        "dst_flow", "dst_uri", "flags", "flow", "is_request", "key", "late", "listener",
+        "loop_hash", "max_forwards_done", "memo", "method", "now", "on_branch", "on_failure",
+        "on_reply", "reason", "route_kind", "ruri", "status", "targets", "tx", "via_branch",
     )  # fmt: skip
 
     def __init__(self, lines: list[bytes], ids: list[bytes]) -> None:
@@ -176,6 +178,7 @@ class SipMessage(HeaderList):
         self.ids = ids
         self.is_request = True
         self.method = b""
+        self.cseq_method = b""  # of a request the same as ``method``
         self.ruri = b""
         self.status = 0
         self.reason = b""
@@ -247,6 +250,15 @@ class SipMessage(HeaderList):
             self._to_tag = tag_of(self.first(TO) or b"")
         return self._to_tag
 
+    def drop_top_via(self) -> bool:
+        """Take the topmost Via value away; is there another one?"""
+        at = self.ids.index(VIA)
+        if b"," in self.lines[at]:
+            self.pop_value(VIA)
+        else:
+            self.delete(at)
+        return VIA in self.ids
+
     def cseq(self) -> tuple[int, bytes]:
         """Number and method of CSeq (RFC 3261 §20.16)."""
         number, method = (self.first(CSEQ) or b"0 ?").split(None, 1)
@@ -269,6 +281,47 @@ class SipMessage(HeaderList):
         return f"<SipMessage {self.lines[0][:80]!r} {self.call_id[:60]!r}>"
 
 
+class Response(SipMessage):
+    """A response in the usual shape: octets, and its rows when somebody asks for them.
+
+    Only what routing relies on has been checked: start line, topmost Via, CSeq, Content-Length.
+    """
+
+    __slots__ = ("_octets", "_via_at")
+
+    def __init__(self, octets: bytes, via_at: int, via_end: int) -> None:
+        """``via_at``, ``via_end``: where the row of the topmost Via begins and ends."""
+        SipMessage.__init__(self, [], [])
+        del self.lines, self.ids  # see __getattr__
+        self.is_request = False
+        self._octets = octets
+        self._via_at = (via_at, via_end)
+
+    def __getattr__(self, name: str) -> Any:
+        # only for slots that are empty: the two lists until they are needed
+        if name not in ("lines", "ids"):
+            raise AttributeError(name)
+        head, _, body = self._octets.partition(b"\r\n\r\n")
+        self.lines, self.ids = strict.rows(head)
+        self.lines += (b"", body)
+        self.ids += (END, BODY)
+        self._octets = b""
+        return getattr(self, name)
+
+    def to_bytes(self) -> bytes:
+        return self._octets or b"\r\n".join(self.lines)
+
+    def drop_top_via(self) -> bool:
+        octets = self._octets
+        at, end = self._via_at
+        # the next one nearly always follows at once
+        if not octets.startswith(b"\r\nVia: ", end):
+            return SipMessage.drop_top_via(self)
+        self._octets = octets[:at] + octets[end + 2 :]
+        self._via = None
+        return True
+
+
 #: (lines of one branch, the request, the flow that it leaves on, whether that is a client's flow)
 LateEdit = Callable[["HeaderList", "SipMessage", "Flow", bool], None]
 
@@ -281,49 +334,28 @@ def parse(data: bytes, stream: bool = False) -> SipMessage:
     are dropped (RFC 3261 §18.3).
     """
     head, blank, body = data.partition(b"\r\n\r\n")
+    if blank and data.startswith(b"SIP/2.0 "):
+        return usual.response(data, head, len(body)) or strict.parse(data, stream)
     lines = head.split(b"\r\n")
-    count = len(lines)
-    get = WITH_COLON.get
-    ids = [get(line[: line.find(b":") + 1]) for line in lines]
+    get = USUAL.get
+    ids = [get(line.partition(b":")[0]) for line in lines]
     ids[0] = START
-    if (
-        not blank
-        or None in ids  # a name not seen before, no name at all, or a folded row
-        or count > strict.MAX_ROWS
-        or head.splitlines() != lines  # CR or LF that is no CRLF
-    ):
+    # a name not seen before or spelled oddly, or a folded row; or hardly a message at all
+    if not blank or None in ids or len(ids) > strict.MAX_ROWS:
         return strict.parse(data, stream)
     known: list[bytes] = ids  # type: ignore[assignment]  # no None left
     msg = SipMessage(lines, known)
-    start = lines[0]
-    parts = start.split(b" ")
-    if len(parts) == 3 and parts[2] == b"SIP/2.0" and strict.plain_request(parts[0], parts[1]):
-        msg.method = parts[0]
-        msg.ruri = parts[1]
-    elif start[:8] == b"SIP/2.0 " and b"100" <= start[8:11] <= b"699" and start[11:12] == b" ":
-        if not start[8:11].isdigit():
-            return strict.parse(data, stream)
-        msg.is_request = False
-        msg.status = int(start[8:11])
-        msg.reason = start[12:]
-    else:
+    length = usual.read(msg, head)
+    if length is None:
         return strict.parse(data, stream)
-    where = dict(zip(known, lines, strict=True))
-    extra = count - len(where)  # rows of a name that was there before
-    if extra and extra != known.count(VIA) - 1 and not strict.duplicates_allowed(known):
-        return strict.parse(data, stream)
-    row = where.get(CONTENT_LENGTH)
-    if row is not None:
-        length = row.partition(b":")[2].strip(b" \t")
-        size = len(body)
-        if length != b"%d" % size:
-            if not length.isdigit() or len(length) > 9 or int(length) > size:
+    if length != b"%d" % len(body):
+        if not length:
+            if stream:
                 return strict.parse(data, stream)
+        elif int(length) > len(body):
+            return strict.parse(data, stream)
+        else:
             body = body[: int(length)]
-    elif stream:
-        return strict.parse(data, stream)
-    if not usual.sound(msg, where):
-        return strict.parse(data, stream)  # refuses it, and says what can be answered
     lines.append(b"")
     lines.append(body)
     known.append(END)

@@ -12,6 +12,7 @@ from typing import Final
 START: Final = b":start"
 END: Final = b":end"
 BODY: Final = b":body"
+NO_NAME: Final = b":none"
 
 ALLOW: Final = b"allow"
 AUTHORIZATION: Final = b"authorization"
@@ -74,9 +75,18 @@ _COMMON: Final = (
 
 #: spelling as it stood on the wire -> canonical id; grows, but never beyond MAX_SPELLINGS
 CANONICAL: dict[bytes, bytes] = {}
-#: the same with the colon: ``line[: line.find(b":") + 1]`` of a line without one finds nothing here
-WITH_COLON: dict[bytes, bytes] = {}
+#: the same for the fast path: of the names that ``usual`` reads, only the spellings that it knows
+USUAL: dict[bytes, bytes] = {}
 MAX_SPELLINGS: Final = 4096
+
+#: the names that ``usual`` reads, and as what
+_READ: Final = frozenset((
+    CALL_ID, CONTACT, CONTENT_LENGTH, CSEQ, FROM, MAX_FORWARDS, PATH, RECORD_ROUTE, ROUTE, TO,
+))  # fmt: skip
+_READ_AS: Final = frozenset((
+    b"Call-ID", b"i", b"Contact", b"m", b"Content-Length", b"l", b"CSeq", b"From", b"f",
+    b"Max-Forwards", b"Path", b"Record-Route", b"Route", b"To", b"t",
+))  # fmt: skip
 
 _TOKEN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~")
 
@@ -95,7 +105,12 @@ def _fill() -> None:
         CANONICAL[short] = CANONICAL[short.upper()] = canonical
         SPELLING.setdefault(canonical, canonical.title())
     for spelling, canonical in CANONICAL.items():
-        WITH_COLON[spelling + b":"] = canonical
+        _usual(spelling, canonical)
+
+
+def _usual(spelling: bytes, canonical: bytes) -> None:
+    if canonical not in _READ or spelling in _READ_AS:
+        USUAL[spelling] = canonical
 
 
 _fill()
@@ -116,7 +131,7 @@ def canonical(spelling: bytes) -> bytes | None:
     known = CANONICAL.get(lower, lower)
     if len(CANONICAL) < MAX_SPELLINGS and len(spelling) <= 64:
         CANONICAL[spelling] = known
-        WITH_COLON[spelling + b":"] = known
+        _usual(spelling, known)
     return known
 
 

@@ -43,7 +43,8 @@ REASONS: Final = {
     606: b"Not Acceptable", 607: b"Unwanted", 608: b"Rejected",
 }  # fmt: skip
 
-_COPIED: Final = frozenset((VIA, FROM, CALL_ID, CSEQ))
+_COPIED: Final = frozenset((VIA, FROM, TO, CALL_ID, CSEQ))
+_COPIED_100: Final = _COPIED | {TIMESTAMP}
 
 
 def build_reply(
@@ -61,16 +62,22 @@ def build_reply(
     added to a To without tag, never in a 100.  ``headers`` are further rows, names as the ids of
     ``sip.names`` or as they shall be written.
     """
-    lines = [b"SIP/2.0 %d %s" % (status, reason)]
-    for name, line in zip(request.ids, request.lines, strict=True):
-        if name in _COPIED:
-            lines.append(line)
-        elif name == TO:
-            if to_tag and status != 100 and not tag_of(unfold(line.partition(b":")[2])):
-                line = line.rstrip(b" \t\r\n") + b";tag=" + to_tag
-            lines.append(line)
-        elif name == TIMESTAMP and status == 100:
-            lines.append(line)
+    rows = zip(request.lines, request.ids, strict=True)
+    if status == 100:
+        lines = [line for line, name in rows if name in _COPIED_100]
+    else:
+        lines = [
+            _with_tag(line, to_tag) if name == TO and to_tag else line
+            for line, name in rows
+            if name in _COPIED
+        ]
+    lines.insert(0, b"SIP/2.0 %d %s" % (status, reason))
     lines += [SPELLING.get(name, name) + b": " + value for name, value in headers]
     lines.append(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
     return b"\r\n".join(lines)
+
+
+def _with_tag(row: bytes, tag: bytes) -> bytes:
+    if tag_of(unfold(row.partition(b":")[2])):
+        return row
+    return row.rstrip(b" \t\r\n") + b";tag=" + tag

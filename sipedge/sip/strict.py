@@ -31,6 +31,7 @@ from sipedge.sip.names import (
     MAX_BREADTH,
     MAX_FORWARDS,
     MIN_EXPIRES,
+    NO_NAME,
     PATH,
     RECORD_ROUTE,
     ROUTE,
@@ -131,6 +132,7 @@ def check_cseq(msg: SipMessage, row: bytes) -> None:
     found = _CSEQ.fullmatch(_value(row))
     if found is None or number(found[1]) is None:  # RFC 4475 §3.1.2.4
         raise ParseError("malformed CSeq")
+    msg.cseq_method = found[2]
     if msg.is_request and found[2] != msg.method:
         if msg.method not in METHODS:
             # RFC 4475 §3.1.2.18: a method that we do not know may have rules that we do not know
@@ -190,6 +192,14 @@ def parse(data: bytes, stream: bool = False) -> SipMessage:
     rows += (b"", body)
     msg.ids += (END, BODY)
     return msg
+
+
+def rows(head: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Start line and rows of a head with their names; ``NO_NAME`` for a row that has none."""
+    lines = _FOLDED_LINE.split(head)
+    ids = [canonical(line.partition(b":")[0]) or NO_NAME for line in lines]
+    ids[0] = START
+    return lines, ids
 
 
 def partial(head: bytes) -> SipMessage | None:

@@ -138,6 +138,16 @@ def with_received(value: bytes, via: Via, flow: Flow, force_rport: bool) -> byte
     §18.2.1: else ``received`` if the sent-by host is not the source address.  What a client wrote
     there itself is overwritten: it would decide where our response goes.
     """
+    raw = via.raw
+    lower = raw.lower()
+    if b"received" not in lower and b'"' not in raw and not via.rest:  # as clients write it
+        if b"rport" not in lower:
+            if force_rport:
+                return b"%b;rport=%b%b" % (raw, flow.rport, flow.received)
+            return None if via.host == flow.received[10:] else raw + flow.received
+        before, _, after = raw.partition(b";rport")
+        if via.has_rport and after[:1] in (b"", b";"):
+            return b"%b;rport=%b%b%b" % (before, flow.rport, after, flow.received)
     params = via.raw_params
     claimed = b"received" in params.lower() and via.has(b"received")
     wants_rport = via.has_rport or force_rport or via.has(b"rport")
@@ -150,7 +160,7 @@ def with_received(value: bytes, via: Via, flow: Flow, force_rport: bool) -> byte
             params = _RPORT.sub(b";rport=" + flow.rport, params, count=1)
         else:
             params += b";rport=" + flow.rport
-    head = via.raw[: len(via.raw) - len(via.raw_params)]
+    head = raw[: len(raw) - len(via.raw_params)]
     filled = head + params + flow.received
     return filled + b", " + via.rest if via.rest else filled
 

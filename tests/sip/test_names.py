@@ -32,7 +32,7 @@ def test_what_is_learned_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(9):
         assert names.canonical(b"X-Learned-%d" % n) == b"x-learned-%d" % n
     assert len(names.CANONICAL) == names.MAX_SPELLINGS
-    assert len(names.WITH_COLON) <= len(names.CANONICAL)
+    assert len(names.USUAL) <= len(names.CANONICAL)
 
 
 @pytest.mark.parametrize("row", [b"Supported", b"Supportedx", b"Via", b"v", b"vx"])
