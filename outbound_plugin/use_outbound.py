@@ -140,8 +140,12 @@ def has_reg_id(msg: SipMessage) -> bool:
     """Any Contact value has the header parameter ``reg-id`` (RFC 5626 §4.2), or all bindings are to
     go: ``Contact: *`` with ``Expires: 0``, which has no place for one (RFC 3261 §10.2.2)."""
     at = msg.find(CONTACT)
-    if at >= 0 and _REG_ID.match(msg.lines[at]):
-        return True
+    if at >= 0:
+        # behind the last quote and the last bracket nothing but parameters can stand
+        if b";reg-id=" in msg.lines[at].rpartition(b'"')[2].rpartition(b">")[2]:
+            return True
+        if _REG_ID.match(msg.lines[at]):
+            return True
     for row in msg.rows(CONTACT):
         if row == b"*":
             return number(msg.first(EXPIRES) or b"") == 0

@@ -35,9 +35,7 @@ class PathEdit:
         self._sending: Listener | None = None
         self._lines: list[bytes] = []
 
-    def __call__(
-        self, branch: HeaderList, msg: SipMessage, send_flow: Flow, on_flow: bool
-    ) -> None:
+    def __call__(self, branch: HeaderList, msg: SipMessage, send_flow: Flow, on_flow: bool) -> None:
         """The late edit (``sipedge.sip.message.LateEdit``)."""
         if send_flow.listener is not self._sending:
             self._sending = send_flow.listener

@@ -161,7 +161,7 @@ class PathPlugin:
             return OK
         if self.params.require_path:
             _require(msg)
-        first_hop = msg.via_count() == 1
+        first_hop = msg.via_count() == 1  # outbound may have been forced elsewhere
         token = b""
         if ob is not None and user is None and (outbound or (first_hop and not ob.suppressed(msg))):
             token = ob.encode_flow_token(flow)

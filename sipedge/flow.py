@@ -43,7 +43,7 @@ class Listener:
 
     __slots__ = (
         "advertise_host", "advertise_port", "host", "index", "io", "is_v6", "port", "sent_by",
-        "source", "transport", "uri_hostport", "uri_transport", "via_head",
+        "source", "transport", "uri_hostport", "uri_transport", "via_head", "via_sent",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +78,8 @@ class Listener:
         self.uri_transport = (
             b"" if self.transport == UDP else b";transport=" + URI_TRANSPORT[self.transport]
         )
-        self.via_head = b"Via: SIP/2.0/%s %s;branch=" % (VIA_TOKEN[self.transport], self.sent_by)
+        self.via_sent = b"SIP/2.0/%s %s" % (VIA_TOKEN[self.transport], self.sent_by)
+        self.via_head = b"Via: " + self.via_sent + b";branch="
 
     @property
     def reliable(self) -> bool:

@@ -32,7 +32,7 @@ from sipedge.sip.names import (
     canonical,
     spelling,
 )
-from sipedge.sip.values import split_list, tag_of, unfold
+from sipedge.sip.values import LINE_ENDS, NO_LINE_END, split_list, tag_of, unfold
 from sipedge.sip.via import Via, parse_via
 
 if TYPE_CHECKING:
@@ -164,53 +164,46 @@ class SipMessage(HeaderList):
 
     ``flags`` are Kamailio's message flags (0..31).  ``dst_flow`` or ``dst_uri`` say where it goes,
     if not to the top Route or the Request-URI.  ``late`` edits run when the sending flow is known.
+
+    Defaults stand in the class: most messages never set most of these, and making an object is then
+    a matter of two attributes.
     """
 
-    __slots__ = (
-        "_call_id", "_from_tag", "_to_tag", "_via", "answered", "branches", "cseq_method", "drop",
-        "dst_flow", "dst_uri", "flags", "flow", "is_request", "key", "late", "listener",
-        "loop_hash", "max_forwards_done", "memo", "method", "now", "on_branch", "on_failure",
-        "on_reply", "reason", "route_kind", "ruri", "status", "targets", "tx", "via_branch",
-    )  # fmt: skip
-
-    def __init__(self, lines: list[bytes], ids: list[bytes]) -> None:
-        self.lines = lines
-        self.ids = ids
-        self.is_request = True
-        self.method = b""
-        self.cseq_method = b""  # of a request the same as ``method``
-        self.ruri = b""
-        self.status = 0
-        self.reason = b""
-        self._via: Via | None = None
-        self._call_id: bytes | None = None
-        self._from_tag: bytes | None = None
-        self._to_tag: bytes | None = None
-        #: the flow that it came on, and when (seconds, monotonic)
-        self.flow: Flow = None  # type: ignore[assignment]  # set by Core.receive before any route
-        self.now = 0.0
-        # what the routes decide
-        self.flags = 0
-        self.dst_uri: bytes | None = None
-        self.dst_flow: Flow | None = None
-        self.listener: Listener | None = None  # force_send_socket
-        self.late: list[LateEdit] | None = None
-        self.branches: list[Any] | None = None  # forward.Target, by append_branch
-        self.targets: Any = None  # forward.TargetSet, by registrar.lookup
-        self.on_failure: Any = None
-        self.on_reply: Any = None
-        self.on_branch: Any = None
-        self.drop = False
-        self.answered = False  # a final response has been sent
-        self.max_forwards_done = False
-        # tm's: the transaction's key and RFC 5393's loop hash, of a request as it came in
-        self.key = b""
-        self.loop_hash = 0
-        self.tx: Any = None  # tm.server.ServerTx
-        self.via_branch: Any = None  # tm.client.ClientTx, of a response or in a failure route
-        self.route_kind = 0  # module.REQUEST_ROUTE, ...
-        #: what modules remember about this message, by a key of their own
-        self.memo: dict[Any, Any] | None = None
+    is_request = True
+    method = b""
+    cseq_method = b""  # of a request the same as ``method``
+    ruri = b""
+    status = 0
+    reason = b""
+    _via: Via | None = None
+    _call_id: bytes | None = None
+    _from_tag: bytes | None = None
+    _to_tag: bytes | None = None
+    #: the flow that it came on, and when (seconds, monotonic); set by Core.receive before any route
+    flow: Flow = None  # type: ignore[assignment]
+    now = 0.0
+    #: what the transaction is found by, and what a loop is; of the request as it came in
+    key = b""
+    loop_hash = 0
+    # what the routes decide
+    flags = 0
+    dst_uri: bytes | None = None
+    dst_flow: Flow | None = None
+    listener: Listener | None = None  # force_send_socket
+    late: list[LateEdit] | None = None
+    branches: list[Any] | None = None  # forward.Target, by append_branch
+    targets: Any = None  # list of forward.Target, by registrar.lookup
+    on_failure: Any = None
+    on_reply: Any = None
+    on_branch: Any = None
+    drop = False
+    answered = False  # a final response has been sent
+    max_forwards_done = False
+    tx: Any = None  # tm.server.ServerTx
+    via_branch: Any = None  # tm.client.ClientTx, of a response or in a failure route
+    route_kind = 0  # module.REQUEST_ROUTE, ...
+    #: what modules remember about this message, by a key of their own
+    memo: dict[Any, Any] | None = None
 
     @property
     def body(self) -> bytes:
@@ -222,6 +215,14 @@ class SipMessage(HeaderList):
         if via is None:
             via = self._via = parse_via(self.row_value(self.ids.index(VIA)))
         return via
+
+    def branch(self) -> bytes:
+        """Of the topmost Via."""
+        return self.via().branch
+
+    def sent_by(self, listener: Listener) -> bool:
+        """Does the topmost Via name this listener, as we write it?"""
+        return self.via().sent_by == listener.sent_by.lower()
 
     def via_count(self) -> int:
         """How many Vias, comma-joined ones included (requirement EPR-17)."""
@@ -287,15 +288,19 @@ class Response(SipMessage):
     Only what routing relies on has been checked: start line, topmost Via, CSeq, Content-Length.
     """
 
-    __slots__ = ("_octets", "_via_at")
+    is_request = False
 
-    def __init__(self, octets: bytes, via_at: int, via_end: int) -> None:
-        """``via_at``, ``via_end``: where the row of the topmost Via begins and ends."""
-        SipMessage.__init__(self, [], [])
-        del self.lines, self.ids  # see __getattr__
-        self.is_request = False
+    def __init__(
+        self, octets: bytes, sent: bytes, branch: bytes, via_at: int, via_end: int
+    ) -> None:
+        """``sent``: the topmost Via up to its ``branch``; ``via_at``, ``via_end``: where its row
+        begins and ends."""
+        # ``lines`` and ``ids`` stay empty slots: see __getattr__
+        self._sent = sent
+        self._branch = branch
         self._octets = octets
-        self._via_at = (via_at, via_end)
+        self._via_at = via_at
+        self._via_end = via_end
 
     def __getattr__(self, name: str) -> Any:
         # only for slots that are empty: the two lists until they are needed
@@ -308,16 +313,21 @@ class Response(SipMessage):
         self._octets = b""
         return getattr(self, name)
 
+    def branch(self) -> bytes:
+        return self._branch
+
+    def sent_by(self, listener: Listener) -> bool:
+        return self._sent == listener.via_sent or SipMessage.sent_by(self, listener)
+
     def to_bytes(self) -> bytes:
         return self._octets or b"\r\n".join(self.lines)
 
     def drop_top_via(self) -> bool:
-        octets = self._octets
-        at, end = self._via_at
+        octets, end = self._octets, self._via_end
         # the next one nearly always follows at once
         if not octets.startswith(b"\r\nVia: ", end):
             return SipMessage.drop_top_via(self)
-        self._octets = octets[:at] + octets[end + 2 :]
+        self._octets = octets[: self._via_at] + octets[end + 2 :]
         self._via = None
         return True
 
@@ -338,14 +348,19 @@ def parse(data: bytes, stream: bool = False) -> SipMessage:
         return usual.response(data, head, len(body)) or strict.parse(data, stream)
     lines = head.split(b"\r\n")
     get = USUAL.get
-    ids = [get(line.partition(b":")[0]) for line in lines]
+    ids = [get(line[: line.find(b":") + 1]) for line in lines]
     ids[0] = START
-    # a name not seen before or spelled oddly, or a folded row; or hardly a message at all
-    if not blank or None in ids or len(ids) > strict.MAX_ROWS:
+    rows = len(ids) - 1
+    if (
+        not blank
+        or None in ids  # a name not seen before, spelled oddly or missing, or a folded row
+        or rows > strict.MAX_ROWS
+        or head.translate(None, NO_LINE_END) != LINE_ENDS[rows]  # CR or LF that is no CRLF
+    ):
         return strict.parse(data, stream)
     known: list[bytes] = ids  # type: ignore[assignment]  # no None left
     msg = SipMessage(lines, known)
-    length = usual.read(msg, head)
+    length = usual.read(msg)
     if length is None:
         return strict.parse(data, stream)
     if length != b"%d" % len(body):

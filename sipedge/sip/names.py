@@ -75,7 +75,8 @@ _COMMON: Final = (
 
 #: spelling as it stood on the wire -> canonical id; grows, but never beyond MAX_SPELLINGS
 CANONICAL: dict[bytes, bytes] = {}
-#: the same for the fast path: of the names that ``usual`` reads, only the spellings that it knows
+#: the same for the fast path, keys with their colon: of the names that ``usual`` reads, only the
+#: spellings that it knows
 USUAL: dict[bytes, bytes] = {}
 MAX_SPELLINGS: Final = 4096
 
@@ -110,7 +111,7 @@ def _fill() -> None:
 
 def _usual(spelling: bytes, canonical: bytes) -> None:
     if canonical not in _READ or spelling in _READ_AS:
-        USUAL[spelling] = canonical
+        USUAL[spelling + b":"] = canonical
 
 
 _fill()

@@ -15,6 +15,11 @@ from typing import Final
 
 #: RFC 3261 §25.1: the octets of a token, for use inside a character class
 TOKEN: Final = rb"A-Za-z0-9\-.!%*_+`'~"
+#: the same as octets, for ``bytes.translate``
+TOKEN_OCTETS: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~"
+#: ``head.translate(None, NO_LINE_END) == LINE_ENDS[rows]``: its CR and LF are those of CRLFs
+NO_LINE_END: Final = bytes(octet for octet in range(256) if octet not in b"\r\n")
+LINE_ENDS: Final = tuple(b"\r\n" * rows for rows in range(1025))
 #: quoted-string; an unterminated one does not match
 QUOTED: Final = rb'"(?:[^"\\]++|\\.)*"'
 

@@ -162,8 +162,7 @@ class Transactions:
 
     def match_response(self, msg: SipMessage) -> ClientTx | None:
         """RFC 3261 §17.1.3; the answer to a CANCEL ends here."""
-        via = msg.via()
-        branch = via.branch
+        branch = msg.branch()
         tx = self.clients.get(branch)
         method = msg.cseq_method
         if method == b"CANCEL" and (tx is None or tx.method != b"CANCEL"):
@@ -173,7 +172,7 @@ class Transactions:
             return None
         if tx is None or method != tx.method or tx.flow is None:
             return None
-        if via.sent_by != tx.flow.listener.sent_by.lower():
+        if not msg.sent_by(tx.flow.listener):
             return None  # RFC 3261 §18.1.2
         return tx
 
