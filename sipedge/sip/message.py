@@ -32,7 +32,7 @@ from sipedge.sip.names import (
     canonical,
     spelling,
 )
-from sipedge.sip.values import LINE_ENDS, NO_LINE_END, split_list, tag_of, unfold
+from sipedge.sip.values import split_list, tag_of, unfold
 from sipedge.sip.via import Via, parse_via
 
 if TYPE_CHECKING:
@@ -355,12 +355,11 @@ def parse(data: bytes, stream: bool = False) -> SipMessage:
         not blank
         or None in ids  # a name not seen before, spelled oddly or missing, or a folded row
         or rows > strict.MAX_ROWS
-        or head.translate(None, NO_LINE_END) != LINE_ENDS[rows]  # CR or LF that is no CRLF
     ):
         return strict.parse(data, stream)
     known: list[bytes] = ids  # type: ignore[assignment]  # no None left
     msg = SipMessage(lines, known)
-    length = usual.read(msg)
+    length = usual.read(msg, head)
     if length is None:
         return strict.parse(data, stream)
     if length != b"%d" % len(body):

@@ -1,14 +1,13 @@
-"""Stop 3: the shapes that nearly every row has, recognised without reading them.
+"""Stop 3: the head that nearly all stacks send, read by one regular expression.
 
-Strategy: of a request, delete all token characters from a row with an address; what remains is its
-*shape*, a dozen octets of punctuation such as ``: "" <:@:>;=``.  There are few of them, so whether
-a shape is sound is decided once, by a pattern over shapes, and remembered, like the Request-URIs
-that were seen.  Start line, topmost Via, CSeq, Call-ID and Max-Forwards are compared with the way
-that nearly all stacks write them.  Whatever is unusual is read by the grammar in ``strict``.  What
-passes here passes there too: differential tests and a fuzz harness hold the two together.
+Strategy: of a request, the expression matches the whole head or nothing: start line, topmost Via,
+then each row by its name, without white space where hardly anybody puts it.  What routing relies
+on is checked by the match, and what every request is asked for (topmost Via, tags, Call-ID) is
+captured by it.  Any other head is read by ``strict``, row by row.  What passes here passes there
+too: differential tests and a fuzz harness hold the two together.
 
-A response is read as far as it takes to find its transaction.  The rest of its rows is the business
-of the client that it is for.
+A response is read as far as it takes to find its transaction: our own Via, mostly as we wrote it.
+The rest of its rows is the business of the client that it is for.
 
 Groups that repeat are not possessive although they could be: Python before 3.11.5 gets some of
 those wrong.  Nothing in them can match in two ways, so time is linear all the same.
@@ -21,172 +20,120 @@ from typing import TYPE_CHECKING, Final
 
 from sipedge.errors import ParseError
 from sipedge.sip import strict
-from sipedge.sip.names import (
-    CALL_ID,
-    CONTACT,
-    CONTENT_LENGTH,
-    CSEQ,
-    FROM,
-    MAX_FORWARDS,
-    PATH,
-    RECORD_ROUTE,
-    ROUTE,
-    TO,
-    VIA,
-)
-from sipedge.sip.uri import parse_uri
-from sipedge.sip.values import LINE_ENDS, NO_LINE_END, TOKEN_OCTETS
-from sipedge.sip.via import parse_via
+from sipedge.sip.names import CALL_ID, CSEQ, FROM, TO, VIA
+from sipedge.sip.uri import canonical_v6
+from sipedge.sip.values import LINE_ENDS, NO_LINE_END, TOKEN, TOKEN_OCTETS
+from sipedge.sip.via import Via
 
 if TYPE_CHECKING:
     from sipedge.sip.message import Response, SipMessage
 
 _MANDATORY: Final = frozenset((VIA, FROM, TO, CALL_ID, CSEQ))
-_ADDRESS_LISTS: Final = frozenset((CONTACT, ROUTE, RECORD_ROUTE, PATH))
-_WORD_OCTETS: Final = bytes(sorted(set(range(0x21, 0x100)) - {0x7F}))
-_REMEMBERED: Final = 8192  # shapes, and Request-URIs; then they are learned anew
 
-_UNUSUAL: Final = 0  # a shape that says nothing
-_NO_PARAMS: Final = 1
-_ONE_PARAM: Final = 2  # ... with a value
-_PARAMS: Final = 3
-_shape = re.compile(
-    rb': ?(?:"[^"\\<>]*" ?| *)<:[^\x00-\x20\x7f<>"]+>((?:;(?:=(?:"[^"\\]*")?)?)*)'
-).fullmatch
-#: quoted strings only where a display name or a value can be
-_quotes = re.compile(rb'(?:[^"\\]*+(?<=[ :=])"[^"\\]*+"(?= ?<|;|\Z))*[^"\\]*+').fullmatch
-_shapes: dict[bytes, int] = {}
-_uris: set[bytes] = set()
-
-
-def _learn(shape: bytes) -> int:
-    found = _shape(shape)
-    kind = _UNUSUAL
-    if found is not None:
-        kind = {b"": _NO_PARAMS, b";=": _ONE_PARAM}.get(found[1], _PARAMS)
-    if len(_shapes) >= _REMEMBERED:
-        _shapes.clear()
-    _shapes[shape] = kind
-    return kind
-
-
-def _kind(row: bytes) -> int:
-    """``address_kind``, but a parameter may have no name."""
-    shape = row.translate(None, TOKEN_OCTETS)
-    kind = _shapes.get(shape)
-    if kind is None:
-        kind = _learn(shape)
-    _, scheme, rest = row.partition(b"<sip")
-    # the shape does not show token octets: none may stand between ">" and the parameters, or
-    # beside a quoted string
-    if (
-        not scheme
-        or rest[:1] not in (b":", b"s")
-        or rest.partition(b">")[2][:1] not in (b"", b";")
-        or (b'"' in row and _quotes(row) is None)
-    ):
-        return _UNUSUAL
-    return kind
+_PORT = rb"(?:[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+_QUOTED = rb"\"[^\"\\\r\n]*+\""
+_REQUEST_URI = (
+    rb"sips?:(?:[A-Za-z0-9\-_.!~*'()&=+$,;/#]++@)?(?:[A-Za-z0-9.\-]++|\[([0-9A-Fa-f:.]++)\])"
+    rb"(?::" + _PORT + rb")?(?:;[A-Za-z0-9\-_.!~*'()\[\]/:&+$=]*+)*"
+)
+_START = rb"([" + TOKEN + rb"]++) (" + _REQUEST_URI + rb") SIP/2\.0\r\n"
+_TOP_VIA = (
+    rb"(?:Via|v): (SIP/2\.0/([A-Z]++) "
+    rb"(([A-Za-z0-9._\-]++|\[[0-9A-Fa-f:.]++\])(?::(" + _PORT + rb"))?)"
+    rb"((?:;[a-z][a-z0-9\-]*+(?:=[^\x00-\x20\x7f\";,]*+)?)*))"
+)
+_ADDRESS = (
+    rb"(?:" + _QUOTED + rb" ?|[" + TOKEN + rb" ]*+)"  # display name: a plain quoted one, or tokens
+    rb"<[A-Za-z][A-Za-z0-9+.\-]*+:[^\x00-\x20\x7f\"<>]++>"
+)
+_PARAM = rb"[" + TOKEN + rb"]++(?:=(?:" + _QUOTED + rb"|[" + TOKEN + rb"]*+))?"
+_TAGGED = (
+    rb"(?:" + _ADDRESS + rb"|sips?:[^\x00-\x20\x7f\"<>,;?]++)"
+    rb"(?:;tag=([" + TOKEN + rb"]++))?(?:;(?![tT][aA][gG])" + _PARAM + rb")*"
+)
+_ONE = _ADDRESS + rb"(?:;" + _PARAM + rb")*"
+_LISTED = _ONE + rb"(?:, ?" + _ONE + rb")*"
+_ROWS = (
+    rb"(?:From|f): " + _TAGGED,
+    rb"(?:To|t): " + _TAGGED,
+    rb"(?:Call-ID|i): ([^\x00-\x20\x7f]++)",
+    rb"CSeq: [0-9]{1,9} ([" + TOKEN + rb"]++)",
+    rb"Max-Forwards: [0-9]{1,2}",
+    rb"(?:Content-Length|l): ([0-9]{1,9})",
+    rb"(?:Contact|m|Route|Record-Route|Path): (?:\*|" + _LISTED + rb")",
+    rb"(?!(?:From|f|To|t|Call-ID|i|CSeq|Max-Forwards|Content-Length|l|Contact|m|Route|Record-Route"
+    rb"|Path):)[^:\r\n]++:[^\r\n]*+",
+)
+_head = re.compile(
+    _START
+    + rb"(?:Record-Route: " + _LISTED + rb"\r\n)*"  # some proxies write theirs above their Via
+    + _TOP_VIA + rb"(?:, ?([^\x00-\x20][^\r\n]*+))?(?:\r\n(?:" + b"|".join(_ROWS) + rb"))*"
+).fullmatch  # fmt: skip
 
 
-def address_kind(row: bytes) -> int:
-    """What is certain about a row with an address: 0 is nothing, 1 a sound address without
-    parameters, 2 with one that has a value, 3 with any."""
-    kind = _kind(row)
-    if kind >= _ONE_PARAM and (b";=" in row or b";;" in row or row[-1:] == b";"):
-        return _UNUSUAL  # a parameter without a name
-    return kind
-
-
-def read(msg: SipMessage) -> bytes | None:
-    """Fill in a request whose rows and their names are known; no row is folded.
+def read(msg: SipMessage, head: bytes) -> bytes | None:
+    """Fill in ``msg``, whose rows and their names are known, from its head.
 
     Returns the Content-Length as it is written, b"" if there is none; ``None`` if ``strict`` must
     read the message.
     """
-    lines, ids = msg.lines, msg.ids
+    found = _head(head)
+    if found is None:
+        return None
+    (
+        method, uri, v6,
+        via, transport, sent_by, host, port, params, rest,
+        from_tag, to_tag, call_id, cseq_method, length,
+    ) = found.groups()  # fmt: skip
+    ids = msg.ids
     names = set(ids)
     extra = len(ids) - len(names)  # rows of a name that was there before
     if not _MANDATORY <= names or (
         extra and extra != ids.count(VIA) - 1 and not strict.duplicates_allowed(ids)
     ):
         return None
-    words = lines[0].split(b" ")
-    if len(words) != 3 or words[2] != b"SIP/2.0":
+    top = _via(via, transport, sent_by, host, port, params, rest)
+    if top is None or (v6 is not None and not _is_v6(v6)):
         return None
-    method, uri, _ = words
-    if uri not in _uris and not _new_uri(uri):
-        return None
-    cseq = lines[ids.index(CSEQ)].split(b" ")
-    if len(cseq) != 3 or cseq[2] != method or cseq[0] != b"CSeq:" or not _short(cseq[1], 9):
-        return None
-    if method not in strict.METHODS:
-        return None
-    if MAX_FORWARDS in names:
-        if not _short(lines[ids.index(MAX_FORWARDS)].partition(b": ")[2], 2):
-            return None
-    try:
-        via = msg._via = parse_via(lines[ids.index(VIA)].partition(b": ")[2])
-        from_tag, to_tag = _tag(lines[ids.index(FROM)]), _tag(lines[ids.index(TO)])
-    except ParseError:
-        return None
-    call_id = lines[ids.index(CALL_ID)].partition(b": ")[2]
-    if len(via.branch) <= 7 or not call_id or call_id.translate(None, _WORD_OCTETS):
-        return None
-    lists = names & _ADDRESS_LISTS
-    if lists and not _lists_sound(lines, ids, lists, extra):
+    if len(top.branch) <= 7 or cseq_method != method or len(uri) > strict.MAX_URI:
         return None
     msg.method = msg.cseq_method = method
     msg.ruri = uri
+    msg._via = top
     msg._call_id = call_id
-    msg._from_tag = from_tag
-    msg._to_tag = to_tag
-    if CONTENT_LENGTH not in names:
-        return b""
-    length = lines[ids.index(CONTENT_LENGTH)].partition(b": ")[2]
-    return length if _short(length, 9) else None
+    msg._from_tag = from_tag or b""
+    msg._to_tag = to_tag or b""
+    return length or b""
 
 
-def _short(digits: bytes, most: int) -> bool:
-    return digits.isdigit() and len(digits) <= most
+def _via(
+    raw: bytes, transport: bytes, sent_by: bytes, host: bytes, port: bytes | None, params: bytes,
+    rest: bytes | None,
+) -> Via | None:  # fmt: skip
+    branch = b""
+    has_rport = False
+    if params:
+        if params.count(b";branch") > 1 or params.count(b";rport") > 1:
+            return None  # the first of several counts
+        branch = params.partition(b";branch=")[2].partition(b";")[0]
+        has_rport = b";rport;" in params or params[-6:] == b";rport"
+    if host[0] == 91:  # "["
+        if not _is_v6(host[1:-1]):
+            return None
+        host = canonical_v6(host[1:-1])
+    else:
+        host = host.lower()
+    return Via(
+        transport, host, None if port is None else int(port), sent_by.lower(), branch, has_rport,
+        raw, rest.strip(b" \t") if rest else b"",
+    )  # fmt: skip
 
 
-def _new_uri(uri: bytes) -> bool:
-    """Is this a Request-URI that needs no second look?  If so, it is remembered."""
+def _is_v6(text: bytes) -> bool:
     try:
-        if len(uri) > strict.MAX_URI or parse_uri(uri).headers:
-            return False
+        canonical_v6(text)
     except ParseError:
         return False
-    if len(_uris) >= _REMEMBERED:
-        _uris.clear()
-    _uris.add(uri)
-    return True
-
-
-def _tag(row: bytes) -> bytes:
-    """The tag of a From or To, b"" if it has none; ``ParseError`` if it is malformed."""
-    kind = _kind(row)
-    if kind == _NO_PARAMS:
-        return b""
-    if kind == _ONE_PARAM:
-        tag = row.partition(b">;tag=")[2]
-        if tag:
-            return tag
-    return strict.check_address(row)
-
-
-def _lists_sound(lines: list[bytes], ids: list[bytes], lists: set[bytes], extra: int) -> bool:
-    if extra:
-        rows = [row for name, row in zip(ids, lines, strict=True) if name in lists]
-    else:
-        rows = [lines[ids.index(name)] for name in lists]
-    for row in rows:
-        if not address_kind(row):
-            try:
-                strict.check_addresses(row)
-            except ParseError:
-                return False
     return True
 
 
@@ -232,6 +179,10 @@ def response(data: bytes, head: bytes, size: int) -> Response | None:
     msg.reason = head[12 : head.find(b"\r\n", 11)]
     msg.cseq_method = method
     return msg
+
+
+def _short(digits: bytes, most: int) -> bool:
+    return digits.isdigit() and len(digits) <= most
 
 
 def _below_record_route(rows: bytes) -> bool:
