@@ -82,8 +82,7 @@ def describe() -> dict[str, str]:
         "cpu": f"{_cpu_model()}, {len(_CPUS)} available; device on {DEVICE_CPU}, "
         f"generator on {GENERATOR_CPU}" + (" (the same!)" if len(_CPUS) < 2 else ""),
         "system": f"{platform.system()} {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}, {build}"
-        f" ({sys.executable})",
+        "python": f"{platform.python_implementation()} {platform.python_version()}, {build}",
         "kamailio": kamailio_version() or "not found: nothing to compare with",
         "network": "private namespace" if private_network() else "plain loopback (no namespace)",
     }

@@ -6,11 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from registrar_plugin.bindings import Binding
-from registrar_plugin.store import LocationStore
+from registrar_plugin.events import EventCallback, LocationEvent
+from registrar_plugin.store import AsyncLocationStore, LocationStore
 from sipedge.module import Context, Rc
 from sipedge.sip.message import SipMessage
 
-__all__ = ["Binding", "LocationStore", "RegistrarBinds", "registrar_load_api"]
+__all__ = [
+    "AsyncLocationStore",
+    "Binding",
+    "EventCallback",
+    "LocationEvent",
+    "LocationStore",
+    "RegistrarBinds",
+    "registrar_load_api",
+]
 
 
 @dataclass(slots=True, frozen=True)
@@ -23,8 +32,12 @@ class RegistrarBinds:
     lookup: Callable[[SipMessage, str, bytes | str | None], Rc]
     #: (message, table, URI or None for the Request-URI) -> 1 or -1
     registered: Callable[[SipMessage, str, bytes | str | None], Rc]
-    #: the location table of that name
+    #: the location table of that name; raises ``ConfigError`` if it has to be waited for
     table: Callable[[str], LocationStore]
+    #: the same for whoever can wait; with any ``db_url``
+    waiting: Callable[[str], AsyncLocationStore]
+    #: have it called with (event, address-of-record, binding), see ``events``
+    on_event: Callable[[EventCallback], None]
 
 
 def registrar_load_api(ctx: Context) -> RegistrarBinds | None:

@@ -34,11 +34,13 @@ class Binding:
     Path values joined with ``, ``.  ``reg_id``: 0 when outbound was not applied.  ``q``:
     thousandths, -1 when none was given.  ``stamp``: when it was last updated, in microseconds; no
     two bindings of a registrar have the same.  ``lifetime``: seconds granted.  ``methods``: None
-    means any.
+    means any.  ``epoch``: what the temporary GRUUs that are valid for this instance have in them, 0
+    if none was given out; all bindings of an instance have the same.
     """
 
     __slots__ = (
-        "call_id", "contact", "cseq", "flow", "lifetime", "methods", "path", "q", "reg_id", "stamp",
+        "call_id", "contact", "cseq", "epoch", "flow", "lifetime", "methods", "path", "q",
+        "reg_id", "stamp",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +55,7 @@ class Binding:
         stamp: int,
         lifetime: int,
         methods: frozenset[bytes] | None,
+        epoch: int = 0,
     ) -> None:
         self.contact = contact
         self.reg_id = reg_id
@@ -64,6 +67,7 @@ class Binding:
         self.stamp = stamp
         self.lifetime = lifetime
         self.methods = methods
+        self.epoch = epoch
 
     @property
     def uri(self) -> bytes:
@@ -111,7 +115,14 @@ class Binding:
         """The same, called by its URI from now on."""
         return Binding(
             self.contact, self.reg_id, self.q, self.path, None, self.call_id, self.cseq,
-            self.stamp, self.lifetime, self.methods,
+            self.stamp, self.lifetime, self.methods, self.epoch,
+        )  # fmt: skip
+
+    def with_epoch(self, epoch: int) -> Binding:
+        """The same, with other temporary GRUUs."""
+        return Binding(
+            self.contact, self.reg_id, self.q, self.path, self.flow, self.call_id, self.cseq,
+            self.stamp, self.lifetime, self.methods, epoch,
         )  # fmt: skip
 
     def same_way(self, other: Binding) -> bool:
@@ -186,13 +197,16 @@ class AorRules:
 
     def join(self, user: bytes, host: bytes) -> bytes:
         """The key of an unescaped user and a host in lower case."""
-        if not self._case_sensitive:
-            user = user.lower()
+        user = self.user(user)
         if not self._use_domain:
             return user
         if self._realm_prefix and host.startswith(self._realm_prefix):
             host = host[len(self._realm_prefix) :]
         return user + b"@" + host
+
+    def user(self, user: bytes) -> bytes:
+        """An unescaped user as it stands in keys."""
+        return user if self._case_sensitive else user.lower()
 
     def key_of(self, raw: bytes) -> bytes:
         """The same for a URI in bytes; raises ``ParseError``."""

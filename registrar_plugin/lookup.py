@@ -1,7 +1,8 @@
 """Stop 6, registrar: ``lookup``: from an address-of-record to targets (RFC 5626 §7, RFC 3327 §5.4).
 
-Strategy: one ``Target`` per binding, best first; ``tm`` forks over instances and tries the flows
-of one instance one after the other.  A target knows how to report that it failed: then the dead
+Strategy: coroutines over ``AsyncLocationStore``; with an embedded store they never wait.  One
+``Target`` per binding, best first; ``tm`` forks over instances and tries the flows of one instance
+one after the other.  A target knows how to report that it failed: then the dead
 binding goes, but only if it is still reached the way that failed (the UA may have registered
 anew).
 """
@@ -14,13 +15,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from registrar_plugin.bindings import Binding, flow_of
-from registrar_plugin.store import LocationStore, StoreError
+from registrar_plugin.events import same_key
+from registrar_plugin.late import LateBranches
+from registrar_plugin.store import AsyncLocationStore, Conflict, StoreError
+from registrar_plugin.store.records import can_be_called
 from sipedge.errors import ParseError
 from sipedge.forward import Target
 from sipedge.module import FAIL, OK, RC, Rc
-from sipedge.sip.uri import parse_uri, uri_equal
+from sipedge.sip.nameaddr import parse_nameaddr
+from sipedge.sip.names import CONTACT, FROM, ROUTE
+from sipedge.sip.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
+    from registrar_plugin.gruu import Named
     from registrar_plugin.location import Location
     from sipedge.sip.message import SipMessage
 
@@ -31,6 +38,9 @@ METHOD_REFUSED: Final = RC[-2]
 ERROR: Final = RC[-3]
 DELETE_FAILED: Final = RC[-2]
 NO_SUCH_RUID: Final = RC[-3]
+OF_ANOTHER: Final = RC[-2]
+NOT_VALID: Final = RC[-3]
+STORE_FAILED: Final = RC[-4]
 
 _METHOD_PARAM: Final = re.compile(rb";method(?:=[^;]*)?(?=;|$)", re.IGNORECASE)
 
@@ -40,18 +50,26 @@ class Lookup:
 
     def __init__(self, location: Location) -> None:
         self._location = location
+        #: None: who registers late does not ring
+        self.late = (
+            LateBranches(location, self.target) if location.params.append_late_branches else None
+        )
 
-    def lookup(self, msg: SipMessage, domain: str, uri: bytes | str | None) -> Rc:
+    async def lookup(self, msg: SipMessage, domain: str, uri: bytes | str | None) -> Rc:
         """Set ``msg.targets``; the codes are those of ``RegistrarPlugin.lookup``."""
         raw = msg.ruri if uri is None else _octets(uri)
+        table = self._location.waiting(domain)
         try:
             parsed = parse_uri(raw)
-            aor = self._location.rules.key(parsed)
-            table = self._location.table(domain)
-            rows = table.fetch(aor, msg.now)
-        except (ParseError, StoreError) as exc:
+            named, rows = await self._find(table, parsed, msg.now)
+        except ParseError as exc:
             log.info("lookup of %r: %s", raw, exc)
             return ERROR
+        except StoreError as exc:
+            log.info("lookup of %r: %s", raw, exc)
+            return STORE_FAILED
+        if table.embedded is None:
+            rows = tuple(row for row in rows if can_be_called(row))
         if parsed.scheme == b"sips":
             # RFC 5630 §5.3: a sips request goes to sips Contacts only
             rows = tuple(row for row in rows if row.contact[:6].lower() == b"<sips:")
@@ -62,39 +80,102 @@ class Lookup:
             rows = tuple(row for row in rows if row.methods is None or msg.method in row.methods)
             if not rows:
                 return METHOD_REFUSED
+        # RFC 5627 §6.1: of one instance the most recently refreshed one, whatever its q
+        one_ua = bool(named.instance)
+        routed = one_ua and bool(msg.to_tag) and ROUTE in msg.ids
         if len(rows) > 1:
-            rows = tuple(sorted(rows, key=_preference))
-            if not params.append_branches:
+            rows = tuple(sorted(rows, key=_age if one_ua else _preference))
+            if routed or not params.append_branches:
                 rows = rows[:1]
-        msg.targets = [self.target(table, aor, row) for row in rows]
+        targets = [self.target(table, named.aor, row) for row in rows]
+        for target in targets:
+            if one_ua:
+                target.q = 1.0
+            if routed:
+                # RFC 5627 §6.1: the route set leads to the UA; with Path it would spiral (A7)
+                target.path, target.flow, target.on_failed = [], None, None
+        msg.targets = targets
+        if self.late is not None:
+            self.late.watch(table, named, msg)
         return OK
 
-    def registered(self, msg: SipMessage, domain: str, uri: bytes | str | None) -> Rc:
-        """1 if the AOR has a binding, else -1."""
-        try:
-            aor = self._location.rules.key_of(msg.ruri if uri is None else _octets(uri))
-            return OK if self._location.table(domain).fetch(aor, msg.now) else FAIL
-        except (ParseError, StoreError):
-            return FAIL
+    async def _find(
+        self, table: AsyncLocationStore, uri: Uri, now: float
+    ) -> tuple[Named, tuple[Binding, ...]]:
+        """What a URI names, and its bindings.
 
-    def unregister(self, msg: SipMessage, domain: str, uri: bytes | str, ruid: str | None) -> Rc:
-        """Remove one binding, or all; the codes are those of ``RegistrarPlugin.unregister``."""
+        Raises ``ParseError`` (404) for no address-of-record, and for what is no valid GRUU.
+        """
+        named = self._location.named(uri)
+        if named is None:
+            raise ParseError("not a GRUU of ours", 404, b"Not Found")
+        rows = named.select(await table.fetch(named.aor, now))
+        if not rows and not named.lasts:
+            raise ParseError("not a valid GRUU", 404, b"Not Found")  # RFC 5627 §6.1
+        return named, rows
+
+    def own_gruu(self, msg: SipMessage) -> Rc:
+        """The codes are those of ``RegistrarPlugin.own_gruu``."""
+        uri = self._gruu(msg.ruri)
+        if uri is None:
+            return FAIL
+        return OK if uri.params[b"gr"] else RC[2]
+
+    async def contact_gruu(self, msg: SipMessage, domain: str, user: bytes | str | None) -> Rc:
+        """The codes are those of ``RegistrarPlugin.contact_gruu``."""
         try:
-            aor = self._location.rules.key_of(_octets(uri))
+            (contact,) = msg.values(CONTACT)
+            uri = self._gruu(parse_nameaddr(contact).uri)
+        except (ValueError, ParseError):  # none, several, or no address
+            return FAIL
+        if uri is None:
+            return FAIL
+        try:
+            named, _ = await self._find(self._location.waiting(domain), uri, msg.now)
+            raw = parse_nameaddr(msg.first(FROM) or b"").uri if user is None else _octets(user)
+            return OK if self._location.rules.key_of(raw) == named.aor else OF_ANOTHER
+        except ParseError:
+            return NOT_VALID
+        except StoreError:
+            return STORE_FAILED
+
+    def _gruu(self, raw: bytes) -> Uri | None:
+        """The URI if it is a GRUU in a domain of ours, valid or not."""
+        if self._location.gruus is None or b";gr" not in raw.lower():
+            return None
+        uri = parse_uri(raw)
+        return uri if b"gr" in uri.params and self._location.core.names.is_ours(uri) else None
+
+    async def registered(self, msg: SipMessage, domain: str, uri: bytes | str | None) -> Rc:
+        """1 if the AOR has a binding, -4 if the table failed, else -1."""
+        try:
+            parsed = parse_uri(msg.ruri if uri is None else _octets(uri))
+            _, rows = await self._find(self._location.waiting(domain), parsed, msg.now)
+            return OK if rows else FAIL
         except ParseError:
             return FAIL
-        table = self._location.table(domain)
+        except StoreError:
+            return STORE_FAILED
+
+    async def unregister(
+        self, msg: SipMessage, domain: str, uri: bytes | str, ruid: str | None
+    ) -> Rc:
+        """Remove one binding, or all; the codes are those of ``RegistrarPlugin.unregister``."""
+        table = self._location.waiting(domain)
         try:
-            rows = table.fetch(aor, msg.now)
+            named, rows = await self._find(table, parse_uri(_octets(uri)), msg.now)
             gone = [row for row in rows if ruid is None or row.ruid == ruid]
             if gone:
-                table.replace(aor, gone, (), msg.now)
+                await table.replace(named.aor, gone, (), msg.now)
+                self._location.events.changed(named.aor, gone, ())
+        except ParseError:
+            return FAIL
         except StoreError as exc:
             log.error("unregister: the location table %s failed: %s", domain, exc)
             return DELETE_FAILED
         return OK if gone or ruid is None else NO_SUCH_RUID
 
-    def target(self, table: LocationStore, aor: bytes, binding: Binding) -> Target:
+    def target(self, table: AsyncLocationStore, aor: bytes, binding: Binding) -> Target:
         """Where a binding leads: over its flow, along its Path, or to its URI."""
         paths = binding.paths
         flow = None
@@ -114,24 +195,48 @@ class Lookup:
         )
 
     def _failed(
-        self, table: LocationStore, aor: bytes, tried: Binding, target: Target, status: int
+        self, table: AsyncLocationStore, aor: bytes, tried: Binding, target: Target, status: int
     ) -> list[Target]:
         """A branch ended with 430, 408 or locally: what replaces it (RFC 5626 §7 and §9.3).
 
         Only 430 says that the flow is dead.  Silence may be a phone that nobody picks up, and an
-        edge that cannot be reached may be back in a moment.
+        edge that cannot be reached may be back in a moment.  ``tm`` does not wait: with a table
+        that must be waited for nothing replaces it, and the binding goes in the background.
         """
-        now = self._location.core.now
-        current = next((row for row in table.fetch(aor, now) if _same_key(row, tried)), None)
+        dead = status == 430 and bool(tried.path or tried.flow is not None)
+        core = self._location.core
+        if table.embedded is None:
+            if dead:
+                core.spawn(self._remove(table, aor, tried))
+            return []
+        current = next(
+            (row for row in table.embedded.fetch(aor, core.now) if same_key(row, tried)), None
+        )
         if current is None:
             return []
         if not current.same_way(tried):
             return [self.target(table, aor, current)]
-        if status == 430 and (tried.path or tried.flow is not None):
-            table.replace(aor, (current,), (), now)
-            self._location.core.stats["contacts_failed"] += 1
-            log.info("binding %s of %r removed: its flow failed", tried.ruid, aor)
+        if dead:
+            table.embedded.replace(aor, (current,), (), core.now)
+            self._removed(aor, current)
         return []
+
+    async def _remove(self, table: AsyncLocationStore, aor: bytes, dead: Binding) -> None:
+        """Remove a binding from a shared table unless the UA has registered anew meanwhile."""
+        now = self._location.core.now
+        try:
+            for row in await table.fetch(aor, now):
+                if same_key(row, dead) and row.same_way(dead):
+                    await table.replace(aor, (row,), (), now)
+                    self._removed(aor, row)
+        except Conflict:
+            return  # it has, just now
+        except StoreError as exc:
+            log.warning("binding %s of %r, whose flow failed, stays: %s", dead.ruid, aor, exc)
+
+    def _removed(self, aor: bytes, dead: Binding) -> None:
+        self._location.events.flow_failed(aor, dead)
+        log.info("binding %s of %r removed: its flow failed", dead.ruid, aor)
 
 
 def request_uri(uri: bytes) -> bytes:
@@ -148,13 +253,8 @@ def _preference(binding: Binding) -> tuple[int, int]:
     return (-(binding.q if binding.q >= 0 else 1000), -binding.stamp)
 
 
-def _same_key(a: Binding, b: Binding) -> bool:
-    """Whether ``a`` is what became of ``b``."""
-    if a.reg_id != b.reg_id:
-        return False
-    if a.reg_id:
-        return a.instance == b.instance
-    return a.uri == b.uri or uri_equal(parse_uri(a.uri), parse_uri(b.uri))
+def _age(binding: Binding) -> int:
+    return -binding.stamp
 
 
 def _octets(text: bytes | str) -> bytes:

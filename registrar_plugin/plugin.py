@@ -7,12 +7,18 @@ call, checks the parameters, and hands on what the host tells.
 
 from __future__ import annotations
 
-from outbound_plugin.api import ob_load_api
+from collections.abc import Coroutine
+from typing import Any, Final
+
 from registrar_plugin.api import RegistrarBinds
+from registrar_plugin.commands import UsrlocCommands
+from registrar_plugin.events import script_callback
 from registrar_plugin.location import Location
 from registrar_plugin.lookup import Lookup
 from registrar_plugin.params import PARAMS, RegistrarParams, check_params
 from registrar_plugin.save import Save
+from registrar_plugin.store.embedded import at_once
+from sipedge.errors import ConfigError
 from sipedge.flow import Flow
 from sipedge.hookspecs import hookimpl
 from sipedge.module import (
@@ -25,9 +31,12 @@ from sipedge.module import (
     Rc,
 )
 from sipedge.sip.message import SipMessage
+from sipedge.twins import find_calls
 
 #: seconds between two looks for what has expired
 SWEEP_INTERVAL = 1.0
+#: those that have a twin for ``async def`` routes
+TWINS: Final = ("save", "lookup", "registered", "unregister", "contact_gruu")
 
 
 class RegistrarPlugin:
@@ -35,31 +44,66 @@ class RegistrarPlugin:
 
     def __init__(self) -> None:
         self.params = RegistrarParams()
+        self._commands = UsrlocCommands()
         routes = REQUEST_ROUTE | FAILURE_ROUTE
         self.exports = ModuleExports(
             "registrar",
             functions=(
+                # no other route than request_route is waited for
                 Function("save", self.save, routes),
+                Function("save_async", self.save_async, REQUEST_ROUTE),
                 Function("lookup", self.lookup, routes),
+                Function("lookup_async", self.lookup_async, REQUEST_ROUTE),
                 Function("registered", self.registered, ANY_ROUTE),
+                Function("registered_async", self.registered_async, REQUEST_ROUTE),
                 Function("unregister", self.unregister, ANY_ROUTE),
+                Function("unregister_async", self.unregister_async, REQUEST_ROUTE),
                 Function("reg_send_reply", self.reg_send_reply, routes),
+                Function("own_gruu", self.own_gruu, ANY_ROUTE),
+                Function("contact_gruu", self.contact_gruu, ANY_ROUTE),
+                Function("contact_gruu_async", self.contact_gruu_async, REQUEST_ROUTE),
             ),
             params=PARAMS,
+            commands=self._commands.table(),
         )
 
     @hookimpl
     def mod_init(self, ctx: Context) -> None:
         check_params(self.params, ctx)
-        location = Location(ctx.core, self.params, ob_load_api(ctx))
-        self._location = location
+        location = Location(ctx, self.params)
+        self._location = self._commands.location = location
+        self._embedded = location.shared is None
+        if not self._embedded:
+            for name, file, line in find_calls(ctx.config.routes.values(), "registrar", TWINS):
+                raise ConfigError(_use_async(name), file, line)
         self._save = Save(location)
         self._lookup = Lookup(location)
+        if self._lookup.late is not None:
+            ctx.core.every(SWEEP_INTERVAL, self._lookup.late.sweep)
         ctx.core.every(SWEEP_INTERVAL, location.sweep)
         ctx.export(
             "bind_registrar",
-            RegistrarBinds(self.save, self.lookup, self.registered, location.table),
+            RegistrarBinds(
+                self.save,
+                self.lookup,
+                self.registered,
+                location.table,
+                location.waiting,
+                location.events.on_event,
+            ),
         )
+        if self.params.event_callback:
+            location.events.on_event(
+                script_callback(ctx, self.params.event_callback, location.events)
+            )
+
+    @hookimpl
+    def child_init(self, rank: int) -> None:
+        self._location.open()
+
+    @hookimpl
+    def mod_destroy(self) -> None:
+        self._location.close()
 
     @hookimpl
     def flow_closed(self, flow: Flow, reason: str) -> None:
@@ -75,7 +119,7 @@ class RegistrarPlugin:
         in every case; an error of the route after a negative code would find that out and send
         nothing.
         """
-        return self._save.save(msg, domain, flags)
+        return self._now("save", self._save.save(msg, domain, flags))
 
     def lookup(
         self, msg: SipMessage, domain: str = "location", uri: bytes | str | None = None
@@ -83,15 +127,19 @@ class RegistrarPlugin:
         """Make the bindings of the Request-URI, or of ``uri``, the targets (Kamailio: ``lookup``).
 
         Returns 1 found, -1 not registered, -2 registered, but no contact takes this method, -3 no
-        address-of-record, or the table failed.
+        address-of-record, -4 the table failed (503).  A GRUU (RFC 5627 §6.1) leads to the bindings
+        of its instance: -1 says that it is valid (480), -3 that there is no such GRUU (404).
         """
-        return self._lookup.lookup(msg, domain, uri)
+        return self._now("lookup", self._lookup.lookup(msg, domain, uri))
 
     def registered(
         self, msg: SipMessage, domain: str = "location", uri: bytes | str | None = None
     ) -> Rc:
-        """1 if the Request-URI, or ``uri``, has a binding, else -1 (Kamailio: ``registered``)."""
-        return self._lookup.registered(msg, domain, uri)
+        """1 if the Request-URI, or ``uri``, has a binding, else -1 (Kamailio: ``registered``).
+
+        -4 if the table failed.
+        """
+        return self._now("registered", self._lookup.registered(msg, domain, uri))
 
     def unregister(
         self, msg: SipMessage, domain: str, uri: bytes | str, ruid: str | None = None
@@ -100,7 +148,7 @@ class RegistrarPlugin:
 
         Returns 1 done, -1 no address-of-record, -2 the table failed, -3 no binding has that id.
         """
-        return self._lookup.unregister(msg, domain, uri, ruid)
+        return self._now("unregister", self._lookup.unregister(msg, domain, uri, ruid))
 
     def reg_send_reply(self, msg: SipMessage) -> Rc:
         """Send the answer that ``save`` with flags 0x12 prepared (Kamailio: ``reg_send_reply``).
@@ -108,3 +156,70 @@ class RegistrarPlugin:
         Returns 1, or -1 if there is none or the request has been answered.
         """
         return self._save.send_prepared(msg)
+
+    def own_gruu(self, msg: SipMessage) -> Rc:
+        """Whether the Request-URI is a GRUU in a domain of ours, valid or not (RFC 5627).
+
+        1 a public one, 2 a temporary one, -1 none: ``ksr.is_myself`` is false for GRUUs.
+        """
+        return self._lookup.own_gruu(msg)
+
+    def contact_gruu(
+        self, msg: SipMessage, domain: str = "location", user: bytes | str | None = None
+    ) -> Rc:
+        """Whether the Contact of a request is a GRUU of its sender (RFC 5627 §6.2).
+
+        ``user``: the URI of who sent it, as authenticated; None: From.  Returns 1 a valid GRUU of
+        that user: a proxy that finds Record-Route in the request must record-route; -1 no GRUU in
+        a domain of ours; -2 a GRUU of somebody else, to be answered 403; -3 a GRUU that is not
+        valid.
+        """
+        return self._now("contact_gruu", self._lookup.contact_gruu(msg, domain, user))
+
+    # -- the same for ``async def`` routes, with any table
+
+    async def save_async(self, msg: SipMessage, domain: str = "location", flags: int = 0) -> Rc:
+        """``save`` for an ``async def`` route; with any table."""
+        msg.now = self._location.core.now  # the route may have waited for something else
+        return await self._save.save(msg, domain, flags)
+
+    async def lookup_async(
+        self, msg: SipMessage, domain: str = "location", uri: bytes | str | None = None
+    ) -> Rc:
+        """``lookup`` for an ``async def`` route; with any table."""
+        msg.now = self._location.core.now
+        return await self._lookup.lookup(msg, domain, uri)
+
+    async def registered_async(
+        self, msg: SipMessage, domain: str = "location", uri: bytes | str | None = None
+    ) -> Rc:
+        """``registered`` for an ``async def`` route; with any table."""
+        msg.now = self._location.core.now
+        return await self._lookup.registered(msg, domain, uri)
+
+    async def unregister_async(
+        self, msg: SipMessage, domain: str, uri: bytes | str, ruid: str | None = None
+    ) -> Rc:
+        """``unregister`` for an ``async def`` route; with any table."""
+        msg.now = self._location.core.now
+        return await self._lookup.unregister(msg, domain, uri, ruid)
+
+    async def contact_gruu_async(
+        self, msg: SipMessage, domain: str = "location", user: bytes | str | None = None
+    ) -> Rc:
+        """``contact_gruu`` for an ``async def`` route; with any table."""
+        msg.now = self._location.core.now
+        return await self._lookup.contact_gruu(msg, domain, user)
+
+    def _now(self, name: str, coro: Coroutine[Any, Any, Rc]) -> Rc:
+        if self._embedded:
+            return at_once(coro)
+        coro.close()
+        raise ConfigError(_use_async(name))
+
+
+def _use_async(name: str) -> str:
+    return (
+        f"db_url names a server, which has to be waited for: in an `async def` route write "
+        f"await ksr.registrar.{name}_async(...) instead of ksr.registrar.{name}(...)"
+    )

@@ -21,6 +21,7 @@ from sipedge.sip.uri import parse_uri
 from sipedge.sip.values import split_list
 
 if TYPE_CHECKING:
+    from registrar_plugin.gruu import Offer
     from registrar_plugin.location import Location
     from registrar_plugin.store import LocationStore
     from sipedge.sip.message import SipMessage
@@ -32,10 +33,15 @@ _NEEDED: Final = frozenset((b"path", b"outbound"))
 
 def same_again(
     msg: SipMessage, location: Location, table: LocationStore
-) -> tuple[bytes, Binding, Binding] | None:
-    """AOR, the binding that is refreshed, and what replaces it; raises ``Refused`` (400, 423)."""
+) -> tuple[bytes, Binding, Binding, Offer | None] | None:
+    """AOR, the binding that is refreshed, what replaces it, and the GRUUs for the answer.
+
+    Raises ``Refused`` (400, 423, 482).
+    """
     ids = msg.ids
-    if ids.count(CONTACT) != 1 or ids.count(PATH) > 1 or REQUIRE in ids or SUPPORTED not in ids:
+    if msg.body or ids.count(CONTACT) != 1 or ids.count(PATH) > 1:
+        return None
+    if REQUIRE in ids or SUPPORTED not in ids:
         return None
     to = _USUAL_TO.fullmatch(msg.row_value(ids.index(TO)))
     if to is None or _host(msg.ruri) != to[2].lower():
@@ -53,8 +59,16 @@ def same_again(
     path = msg.row_value(ids.index(PATH)) if PATH in ids else b""
     if not old.reg_id or path != old.path or contact[:6].lower() == b"<sips:":
         return None
-    if not _NEEDED <= _options(msg.row_value(ids.index(SUPPORTED))):
+    options = _options(msg.row_value(ids.index(SUPPORTED)))
+    if not _NEEDED <= options:
         return None
+    offer = None
+    if b"gruu" in options and location.gruus is not None:
+        if not old.epoch:
+            return None
+        offer = location.gruus.offer(to[1], to[2].lower())
+    if old.epoch and old.call_id != msg.call_id:
+        return None  # it revokes temporary GRUUs, and other bindings change, too
     first_hop = msg.via_count() == 1
     if not first_hop and not (path.endswith(b";ob>") and b"?" not in path):
         return None
@@ -72,9 +86,9 @@ def same_again(
     new = Binding(
         old.contact, old.reg_id, old.q, old.path, flow,
         old.call_id if old.call_id == call_id else call_id,
-        cseq, location.stamp(msg.now), lifetime, None,
+        cseq, location.stamp(msg.now), lifetime, None, old.epoch,
     )  # fmt: skip
-    return aor, old, new
+    return aor, old, new, offer
 
 
 @lru_cache(maxsize=256)

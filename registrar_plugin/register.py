@@ -27,10 +27,12 @@ from sipedge.sip.names import (
     TO,
     UNSUPPORTED,
 )
-from sipedge.sip.uri import Uri, parse_uri
+from sipedge.sip.uri import Uri, parse_uri, unescape
+from sipedge.sip.values import parse_params
 
 if TYPE_CHECKING:
     from registrar_plugin.bindings import Binding, FlowRef
+    from registrar_plugin.gruu import Offer
     from registrar_plugin.location import Location
     from registrar_plugin.params import RegistrarParams
     from sipedge.flow import Flow
@@ -82,12 +84,13 @@ class Register:
     """A REGISTER that may be carried out.
 
     ``lifetimes`` stands beside ``contacts``: seconds granted, 0 to remove.  ``outbound``: RFC
-    5626 §6 applies to it.  ``first_hop``: the UA sent it to us itself.
+    5626 §6 applies to it.  ``first_hop``: the UA sent it to us itself.  ``offer``: the GRUUs for
+    the answer, None if the UA does not support them.
     """
 
     __slots__ = (
         "aor", "call_id", "contacts", "cseq", "first_hop", "lifetimes", "lists_outbound",
-        "lists_path", "outbound", "path", "star",
+        "lists_path", "offer", "outbound", "path", "star",
     )  # fmt: skip
 
     def __init__(self, aor: bytes, call_id: bytes, cseq: int) -> None:
@@ -102,6 +105,7 @@ class Register:
         self.lists_outbound = False
         self.lists_path = False
         self.path = PathVector()
+        self.offer: Offer | None = None
 
     def reg_id(self, contact: Contact) -> int:
         """The reg-id that counts: 0 unless outbound applies and there is an instance-id, too."""
@@ -123,7 +127,10 @@ def read_register(msg: SipMessage, location: Location, spread: bool = True) -> R
     required = msg.options(REQUIRE) if REQUIRE in msg.ids else _NOTHING
     if required:
         _check_required(required, params)
+    _check_body(msg)
     to_uri = parse_uri(parse_nameaddr(msg.first(TO) or b"").uri)
+    if to_uri.scheme not in _SIP:
+        raise Refused(400, b"Bad Request", b"To is not a SIP URI")  # RFC 4475 §3.3.4
     ruri = parse_uri(msg.ruri)
     aor = location.rules.key(to_uri)
     if to_uri.host != ruri.host and not location.core.is_myself(to_uri):
@@ -133,6 +140,10 @@ def read_register(msg: SipMessage, location: Location, spread: bool = True) -> R
     # ruling A12: requiring an extension is supporting it
     register.lists_outbound = b"outbound" in supported or b"outbound" in required
     register.lists_path = b"path" in supported or b"path" in required
+    if location.gruus is not None and b"gruu" in supported:
+        register.offer = location.gruus.offer(
+            unescape(to_uri.user or b""), to_uri.host, to_uri.port
+        )
     register.first_hop = msg.via_count() == 1
     register.path = _read_path(msg, location)
     if params.use_path and params.path_mode == 2 and register.path.values:
@@ -153,12 +164,28 @@ def _bad_extension(names: bytes, why: bytes) -> Refused:
 
 def _check_required(required: AbstractSet[bytes], params: RegistrarParams) -> None:
     """RFC 3261 §8.2.2.3."""
-    known = {b"path", b"outbound"} if params.outbound_mode else {b"path"}
+    known = {b"path"}
+    if params.outbound_mode:
+        known.add(b"outbound")
+    if params.gruu_enabled:
+        known.add(b"gruu")
     unknown = set(required) - known
     if unknown == {b"outbound"}:
         raise _bad_extension(b"outbound", b"No support for Outbound on server")
     if unknown:
         raise _bad_extension(b", ".join(sorted(unknown)), b"Extension not supported")
+
+
+def _check_body(msg: SipMessage) -> None:
+    """RFC 3261 §8.2.3: a body that we had to understand; we understand none."""
+    if not msg.body:
+        return
+    disposition = msg.first(b"content-disposition") or b""
+    handling = parse_params(disposition.partition(b";")[2]).get(b"handling") or b"required"
+    if handling.lower() != b"optional":
+        raise Refused(
+            415, b"Unsupported Media Type", b"A REGISTER with a body", ((b"accept", b""),)
+        )
 
 
 def _read_path(msg: SipMessage, location: Location) -> PathVector:
@@ -277,15 +304,23 @@ def _check_live(
     if at_home and uri.user and location.rules.key(uri) == register.aor:
         # RFC 5627 §5.1; it would loop, whatever its parameters
         raise Refused(403, b"Forbidden", b"Contact is the address-of-record itself")
+    if location.gruus is not None and b"gr" in uri.params and uri.host == to_uri.host:
+        named = location.named(uri)
+        if named is not None and named.aor == register.aor:
+            raise Refused(403, b"Forbidden", b"Contact is a GRUU of the address-of-record")
 
 
 def check_order(binding: Binding, call_id: bytes, cseq: int) -> None:
     """RFC 3261 §10.3 item 7: an older request of the same UA changes nothing (ruling A9).
 
-    Raises ``Refused`` (400).  A retransmission never comes here: the core has kept the answer.
+    Raises ``Refused`` (400, 482).  A retransmission never comes here: the core has kept the answer.
     """
-    if binding.call_id == call_id and cseq <= binding.cseq:
-        raise Refused(400, b"Bad Request", b"Invalid CSeq number")
+    if binding.call_id != call_id or cseq > binding.cseq:
+        return
+    if cseq == binding.cseq:
+        # RFC 3261 §8.2.2.2: the same request once more, on another way through the network
+        raise Refused(482, b"Loop Detected", b"Merged request")
+    raise Refused(400, b"Bad Request", b"Invalid CSeq number")
 
 
 def sits_on_flow(uri: Uri, msg: SipMessage) -> bool:

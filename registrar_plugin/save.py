@@ -2,15 +2,20 @@
 
 Strategy: ``read_register`` has judged the request; here each Contact finds the binding that it
 refreshes or removes, the whole change is worked out, and one ``replace`` makes it visible, or
-nothing does. Whatever happens, the request gets exactly one answer.
+nothing does.  Whatever happens, the request gets exactly one answer.  It is a coroutine, which
+waits for a shared table only; if another node was quicker there, the change is worked out anew.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from registrar_plugin.bindings import Binding, flow_of, flow_ref
+from registrar_plugin.answer import ok_headers
+from registrar_plugin.bindings import Binding, flow_ref
+from registrar_plugin.events import same_key
+from registrar_plugin.gruu import next_epoch
 from registrar_plugin.refresh import same_again
 from registrar_plugin.register import (
     Refused,
@@ -19,19 +24,11 @@ from registrar_plugin.register import (
     read_register,
     sits_on_flow,
 )
-from registrar_plugin.store import StoreError
+from registrar_plugin.store import Conflict, StoreAway, StoreError
+from registrar_plugin.store.shared import ATTEMPTS
 from sipedge.errors import ParseError
-from sipedge.flow import UDP, URI_TRANSPORT, host_bytes
 from sipedge.module import FAIL, OK, RC, Rc
-from sipedge.sip.names import (
-    ALLOW,
-    CONTACT,
-    FLOW_TIMER,
-    PATH,
-    REQUIRE,
-    RETRY_AFTER,
-    SUPPORTED,
-)
+from sipedge.sip.names import ALLOW, RETRY_AFTER
 from sipedge.sip.uri import parse_uri, uri_equal
 from sipedge.sip.values import split_list, unquote
 
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
     from registrar_plugin.bindings import FlowRef
     from registrar_plugin.contact import Contact
     from registrar_plugin.location import Location
-    from registrar_plugin.store import LocationStore
+    from registrar_plugin.store import AsyncLocationStore, LocationStore
     from sipedge.sip.message import SipMessage
 
 log = logging.getLogger("sipedge.registrar")
@@ -57,12 +54,17 @@ NO_RANGE: Final = 0x08
 PREPARE_REPLY: Final = 0x10
 ALL_FLAGS: Final = 0x1F
 
-#: ``msg.recall(PREPARED)``: the answer that ``reg_send_reply`` shall send
+#: ``msg.recall(PREPARED)``: the answer that ``reg_send_reply`` shall send, and the table if that
+#: must be stored before
 PREPARED: Final = "registrar.reply"
+NOT_STORED: Final = Refused(500, b"Server Internal Error", b"Location")
+AWAY: Final = Refused(503, b"Service Unavailable", b"Location")
 
 Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
-#: the code of ``save`` and the header rows of the 200
-Done = tuple[Rc, list[tuple[bytes, bytes]]]
+#: a change: AOR, what went, what came
+Swap = tuple[bytes, Sequence[Binding], Sequence[Binding]]
+#: the code of ``save``, the header rows of the 200, and the change if there was one
+Done = tuple[Rc, list[tuple[bytes, bytes]], Swap | None]
 
 
 class Change:
@@ -99,53 +101,101 @@ class Save:
         self._location = location
         self._stats = location.core.stats
 
-    def save(self, msg: SipMessage, domain: str, flags: int) -> Rc:
+    async def save(self, msg: SipMessage, domain: str, flags: int) -> Rc:
         """Carry out and answer a REGISTER; the codes are those of ``RegistrarPlugin.save``."""
         if not 0 <= flags <= ALL_FLAGS:
             raise ValueError(f"save: flags {flags} is not within 0..{ALL_FLAGS}")
         if msg.method != b"REGISTER":
             log.warning("save: %s is no REGISTER", msg)
             return FAIL
-        table = self._location.table(domain)
+        waiting = self._location.waiting(domain)
+        table = waiting.embedded
         try:
-            done = None if flags else self._refresh(msg, table)
+            done = None if flags or table is None else self._refresh(msg, table)
             if done is None:
                 register = read_register(msg, self._location, not flags & NO_RANGE)
-                done = self._carry_out(msg, register, table, flags)
+                done = await self._carry_out(msg, register, waiting, flags)
         except ParseError as exc:
             refused = Refused(exc.status, exc.reason, exc.why.encode("ascii", "replace"))
             return self._refuse(msg, refused, flags)
         except Refused as exc:
             return self._refuse(msg, exc, flags)
+        except StoreAway:
+            return self._refuse(msg, AWAY, flags)  # the outage is logged, once
         except StoreError as exc:
             log.error("save: the location table %s failed: %s", domain, exc)
-            return self._refuse(msg, Refused(500, b"Server Internal Error", b"Location"), flags)
-        self._stats["accepted_regs"] += 1
-        self._answer(msg, (200, b"OK", done[1]), flags)
-        return done[0]
+            return self._refuse(msg, NOT_STORED, flags)
+        code, headers, swap = done
+        answer = (200, b"OK", headers)
+        if swap is not None and table is not None and (flags or table.write_through):
+            if flags & MEMORY_ONLY:
+                table.keep_in_memory(swap[2])
+            if table.write_through and self._waits(msg, table, swap, answer, flags):
+                return code
+        self._accept(msg, swap, answer, flags)
+        return code
 
     def send_prepared(self, msg: SipMessage) -> Rc:
         """Send the answer that ``save`` was told to keep back; -1 if there is none."""
-        prepared: Answer | None = msg.recall(PREPARED)
+        prepared: tuple[Answer, LocationStore | None] | None = msg.recall(PREPARED)
         if prepared is None:
             return FAIL
-        return OK if self._location.core.reply(msg, *prepared) else FAIL
+        core = self._location.core
+        answer, table = prepared
+
+        def settled(stored: bool) -> None:
+            core.reply(msg, *(answer if stored else self._refusal(NOT_STORED)))
+
+        if table is not None and not msg.answered and table.when_stored(settled):
+            core.reply_later(msg)
+            return OK
+        return OK if core.reply(msg, *answer) else FAIL
+
+    def _waits(
+        self, msg: SipMessage, table: LocationStore, swap: Swap, answer: Answer, flags: int
+    ) -> bool:
+        """Have the answer sent when the change is stored; False if it is as safe as it gets."""
+        core = self._location.core
+
+        def settled(stored: bool) -> None:
+            if stored:
+                self._accept(msg, swap, answer, flags)
+            else:
+                take_back(table, swap, core.now)
+                self._refuse(msg, NOT_STORED, flags)
+
+        if not table.when_stored(settled):
+            return False
+        if not flags & NO_REPLY:
+            core.reply_later(msg)
+        elif flags & PREPARE_REPLY:
+            msg.remember(PREPARED, (answer, table))
+        return True
+
+    def _accept(self, msg: SipMessage, swap: Swap | None, answer: Answer, flags: int) -> None:
+        self._stats["accepted_regs"] += 1
+        if swap is not None:
+            self._location.events.changed(*swap)
+        self._answer(msg, answer, flags)
 
     def _refuse(self, msg: SipMessage, refused: Refused, flags: int) -> Rc:
         self._stats["rejected_regs"] += 1
         log.info("REGISTER refused: %s %s from %s", refused, refused.why.decode(), msg.flow.name)
-        headers = list(refused.headers)
-        if refused.status >= 500 and self._location.params.retry_after:
-            headers.append((RETRY_AFTER, b"%d" % self._location.params.retry_after))
-        headers.append((b"P-Registrar-Error", refused.why))
-        self._answer(msg, (refused.status, refused.reason, headers), flags)
+        self._answer(msg, self._refusal(refused), flags)
         return RC[refused.code]
+
+    def _refusal(self, refused: Refused) -> Answer:
+        headers = list(refused.headers)
+        if refused.status >= 500 and self._location.retry_after:
+            headers.append((RETRY_AFTER, b"%d" % self._location.retry_after))
+        headers.append((b"P-Registrar-Error", refused.why))
+        return refused.status, refused.reason, headers
 
     def _answer(self, msg: SipMessage, answer: Answer, flags: int) -> None:
         if not flags & NO_REPLY:
             self._location.core.reply(msg, *answer)
         elif flags & PREPARE_REPLY:
-            msg.remember(PREPARED, answer)
+            msg.remember(PREPARED, (answer, None))
 
     # -- the change
 
@@ -157,15 +207,31 @@ class Save:
         found = same_again(msg, self._location, table)
         if found is None:
             return None
-        aor, old, new = found
-        rows = table.replace(aor, (old,), (new,), msg.now)
-        return UPDATED, self._headers(rows, msg.now, new.paths, True, True)
+        aor, old, new, offer = found
+        swap = (aor, (old,), (new,))
+        rows = table.replace(*swap, msg.now)
+        headers = ok_headers(self._location, rows, msg.now, new.paths, True, True, offer)
+        return UPDATED, headers, swap
 
-    def _carry_out(
-        self, msg: SipMessage, register: Register, table: LocationStore, flags: int
+    async def _carry_out(
+        self, msg: SipMessage, register: Register, table: AsyncLocationStore, flags: int
     ) -> Done:
-        now = msg.now
-        rows = table.fetch(register.aor, now)
+        attempt = 1
+        while True:
+            try:
+                return await self._attempt(msg, register, table, flags)
+            except Conflict:
+                self._stats["db_conflicts"] += 1
+                if attempt == ATTEMPTS:
+                    raise
+                attempt += 1
+
+    async def _attempt(
+        self, msg: SipMessage, register: Register, table: AsyncLocationStore, flags: int
+    ) -> Done:
+        rows = await table.fetch(register.aor, msg.now)
+        if table.embedded is None:
+            msg.now = self._location.core.now  # it took its time
         change = Change(rows)
         if register.star:
             change.code = DELETED
@@ -176,16 +242,40 @@ class Save:
             self._plan(msg, register, change, flags)
         else:
             change.code = LISTED
+        swap: Swap | None = None
         if change.gone or change.new:
-            rows = table.replace(register.aor, change.gone, change.new, now)
-        return change.code, self._headers(
-            rows, now, register.path.values, register.lists_path, register.requires_outbound
-        )
+            swap = (register.aor, change.gone, change.new)
+            rows = await table.replace(*swap, msg.now)
+            if table.embedded is None:
+                swap = await self._shared(msg, swap, rows)
+        headers = ok_headers(
+            self._location, rows, msg.now, register.path.values, register.lists_path,
+            register.requires_outbound, register.offer,
+        )  # fmt: skip
+        return change.code, headers, swap
+
+    async def _shared(self, msg: SipMessage, swap: Swap, rows: tuple[Binding, ...]) -> Swap:
+        """A change that was made on a server, with the new bindings as they are there."""
+        aor, gone, new = swap
+        location = self._location
+        msg.now = location.core.now
+        for binding in new:
+            flow = binding.flow
+            if flow is not None and not isinstance(flow, tuple) and not flow.alive:
+                # it closed while the server wrote: nobody else would remove what is there now
+                await location.lost(flow)
+                raise Refused(430, b"Flow Failed", b"The connection is gone")
+        return aor, gone, [row for row in rows if any(same_key(row, b) for b in new)]
 
     def _plan(self, msg: SipMessage, register: Register, change: Change, flags: int) -> None:
+        epochs: dict[bytes, int] = {}
         for contact, lifetime in zip(register.contacts, register.lifetimes, strict=True):
             reg_id = register.reg_id(contact)
             old = find_binding(change.rows, contact, reg_id)
+            if lifetime and contact.instance not in epochs:
+                epochs[contact.instance] = next_epoch(
+                    change.rows, contact, reg_id, register.call_id, register.offer is not None
+                )
             if old is not None:
                 if old not in change.new:
                     check_order(old, register.call_id, register.cseq)
@@ -193,12 +283,19 @@ class Save:
             if not lifetime:
                 change.code = DELETED if old is not None else OK
                 continue
-            change.add(self._binding(msg, register, contact, lifetime, old))
+            epoch = epochs[contact.instance]
+            change.add(self._binding(msg, register, contact, lifetime, old, epoch))
             change.inserted += old is None
             change.code = INSERTED if old is None else UPDATED
         if flags & ONLY_THIS:
             for other in [binding for binding in change.rows if binding not in change.new]:
                 change.take(other)
+        if any(epochs.values()):
+            for other in list(change.rows):
+                epoch = epochs.get(other.instance, other.epoch)
+                if epoch != other.epoch:
+                    change.take(other)
+                    change.add(other.with_epoch(epoch))
         most = self._location.params.max_contacts
         # a refresh is never one more, even if the limit was lowered meanwhile
         if most and change.inserted and len(change.rows) > most:
@@ -211,6 +308,7 @@ class Save:
         contact: Contact,
         lifetime: int,
         old: Binding | None,
+        epoch: int,
     ) -> Binding:
         location = self._location
         kept, call_id = contact.kept, register.call_id
@@ -231,6 +329,7 @@ class Save:
             location.stamp(msg.now),
             lifetime,
             self._methods(msg, contact) if location.params.method_filtering else None,
+            epoch,
         )
 
     def _methods(self, msg: SipMessage, contact: Contact) -> frozenset[bytes] | None:
@@ -242,42 +341,6 @@ class Save:
         else:
             return None
         return self._location.shared_methods(methods)
-
-    # -- the answer
-
-    def _headers(
-        self,
-        rows: tuple[Binding, ...],
-        now: float,
-        path: list[bytes],
-        lists_path: bool,
-        requires_outbound: bool,
-    ) -> list[tuple[bytes, bytes]]:
-        """The header rows of a 200 (RFC 3261 §10.3 item 8, RFC 3327 §5.3, RFC 5626 §6)."""
-        params = self._location.params
-        headers = [(CONTACT, self._contact_row(binding, now)) for binding in rows]
-        mode = params.path_mode
-        if params.use_path and (mode == 3 or (mode and lists_path)):
-            headers += [(PATH, value) for value in path]
-        if not params.outbound_mode:
-            headers.append((SUPPORTED, b"path"))
-            return headers
-        headers.append((SUPPORTED, b"path, outbound"))
-        if requires_outbound:
-            headers.append((REQUIRE, b"outbound"))
-            if params.flow_timer:
-                headers.append((FLOW_TIMER, b"%d" % params.flow_timer))
-        return headers
-
-    def _contact_row(self, binding: Binding, now: float) -> bytes:
-        row = b"%s;expires=%d" % (binding.contact, binding.remaining(now))
-        name = self._location.params.received_param
-        if not name or binding.flow is None:
-            return row
-        flow = flow_of(binding.flow, self._location.core.flows)
-        host, port = flow.remote
-        transport = b";transport=" + URI_TRANSPORT[flow.transport] if flow.transport != UDP else b""
-        return b'%s;%s="sip:%s:%d%s"' % (row, name.encode(), host_bytes(host), port, transport)
 
 
 def find_binding(rows: list[Binding], contact: Contact, reg_id: int) -> Binding | None:
@@ -312,3 +375,15 @@ def _flow(msg: SipMessage, register: Register, contact: Contact) -> FlowRef | No
         # an async route took its time: a binding on a dead flow would never be removed
         raise Refused(430, b"Flow Failed", b"The connection is gone")
     return flow_ref(msg.flow)
+
+
+def take_back(table: LocationStore, swap: Swap, now: float) -> None:
+    """Undo a change that could not be stored, as far as time and connections allow."""
+    aor, gone, new = swap
+    there = table.fetch(aor, now)
+    back = [
+        binding
+        for binding in gone
+        if binding.flow is None or isinstance(binding.flow, tuple) or binding.flow.alive
+    ]
+    table.replace(aor, [binding for binding in new if binding in there], back, now)

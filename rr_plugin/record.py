@@ -123,9 +123,7 @@ class RecordEdit:
         self._upstream = upstream
         self._params = params
 
-    def __call__(
-        self, branch: HeaderList, msg: SipMessage, send_flow: Flow, on_flow: bool
-    ) -> None:
+    def __call__(self, branch: HeaderList, msg: SipMessage, send_flow: Flow, on_flow: bool) -> None:
         """The late edit (``sipedge.sip.message.LateEdit``)."""
         encode, mine = self._style.encode, self._token
         theirs = encode(send_flow) if on_flow and encode is not None else b""
@@ -152,9 +150,7 @@ class RecordEdit:
         branch.ids.insert(1, RECORD_ROUTE)
         branch.edited()
 
-    def _line(
-        self, scheme: bytes, token: bytes, place: bytes, end: bytes, params: bytes
-    ) -> bytes:
+    def _line(self, scheme: bytes, token: bytes, place: bytes, end: bytes, params: bytes) -> bytes:
         """One header row; ``end``: of the dialog, that the flow of ``token`` belongs to."""
         style, ftag = self._style, self._ftag
         if token:

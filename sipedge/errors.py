@@ -1,8 +1,10 @@
 """The three families of errors, never mixed.
 
-* ``SipError`` and ``ParseError``: the peer's.  Answered in one place (``Core.receive``), logged at INFO.
-* ``ConfigError``: the operator's.  Refuse to start; says file, line, what is wrong, what to write instead.
-* anything else: ours.  Rises to the one ``except Exception`` in ``Core``: traceback, 500, counter.
+* ``SipError`` and ``ParseError``: the peer's.  Answered in one place (``Core._failed``), logged at
+  INFO.
+* ``ConfigError``: the operator's.  Refuse to start; says file, line, what is wrong, what to write
+  instead.
+* anything else: ours.  Rises to the same place in ``Core``: traceback, 500, counter.
 """
 
 from __future__ import annotations
@@ -69,8 +71,8 @@ class Forbidden(SipError):
 class ConfigError(Exception):
     """The operator's configuration cannot be run.
 
-    Arguments: ``message`` says what is wrong and what to write instead; ``file`` and ``line`` (1-based)
-    say where, as far as it is known.  The command line prints it and exits with status 2.
+    Arguments: ``message`` says what is wrong and what to write instead; ``file`` and ``line``
+    (1-based) say where, as far as it is known.  The command line prints it and exits with status 2.
     """
 
     def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:

@@ -2,11 +2,11 @@
 
 A hook tells every module; a question to one module is a bind (``Context.find_export``); something
 for the operator's route is an exported function.  Hooks are called in the order of the
-``loadmodule`` lines, ``mod_destroy`` in reverse.  ``tryfirst``, ``trylast`` and wrappers stay unused:
-the configuration file decides about order.
+``loadmodule`` lines, ``mod_destroy`` in reverse.  ``tryfirst``, ``trylast`` and wrappers stay
+unused: the configuration file decides about order.
 
-``request_in``, ``reply_in`` and ``branch_failed`` are hot: when the configuration is frozen they become
-tuples of bound methods, so an implementation takes exactly the arguments written here.
+``request_in``, ``reply_in`` and ``branch_failed`` are hot: when the configuration is frozen they
+become tuples of bound methods, so an implementation takes exactly the arguments written here.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class ModuleSpecs:
     def mod_init(self, ctx: Context) -> None:
         """Once, after the whole configuration file ran, in load order.
 
-        Check parameters, export and bind APIs.  Raise ``ConfigError`` to refuse to start.  An export
-        exists only once its owner's ``mod_init`` has run.
+        Check parameters, export and bind APIs.  Raise ``ConfigError`` to refuse to start.  An
+        export exists only once its owner's ``mod_init`` has run.
         """
 
     @hookspec
     def child_init(self, rank: int) -> None:
-        """Once in each worker before it serves, in load order.  ``rank``: number of the worker, from 0."""
+        """Once in each worker before it serves, in load order; ``rank``: its number, from 0."""
 
     @hookspec
     def mod_destroy(self) -> None:
@@ -54,7 +54,7 @@ class ModuleSpecs:
 
     @hookspec
     def branch_failed(self, msg: SipMessage, status: int) -> int | None:
-        """HOT.  A branch ended by timeout, transport error or a dead flow, before ``failure_route``.
+        """HOT.  A branch ended by timeout, transport error or dead flow, before ``failure_route``.
 
         ``msg`` is the request, ``msg.via_branch`` the branch.  The first int replaces the status
         (408 becomes 430, say).

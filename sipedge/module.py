@@ -87,7 +87,8 @@ class Param:
 class PseudoVariable:
     """A pseudo-variable: ``ksr.pv.get(msg, "$name")`` or ``"$name(key)"`` calls ``get(msg, key)``.
 
-    ``key`` is what stands between the brackets, ``None`` if nothing does; returns bytes, int or None.
+    ``key`` is what stands between the brackets, ``None`` if nothing does.  Returns bytes, int or
+    None.
     """
 
     name: str

@@ -22,11 +22,13 @@ def find_calls(
         for code in _codes(route.__code__):
             before = None
             for step in dis.get_instructions(code):
+                if step.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+                    before = None
+                    continue
                 if before == module and step.argval in names:
                     line = step.positions.lineno if step.positions else None
                     yield step.argval, code.co_filename, line or code.co_firstlineno
-                attribute = step.opname in ("LOAD_ATTR", "LOAD_METHOD")
-                before = step.argval if attribute else None
+                before = step.argval
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

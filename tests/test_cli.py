@@ -44,7 +44,7 @@ def quick(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[i
     return caught.value.code, out, err
 
 
-@pytest.mark.parametrize("command", ["", "init", "check", "run", "keygen", "demo"])
+@pytest.mark.parametrize("command", ["", "init", "check", "run", "keygen", "passwd", "demo"])
 def test_help_everywhere(command: str) -> None:
     for option in ("--help", "-h"):
         result = sipedge(*command.split(), option)

@@ -214,4 +214,5 @@ def test_the_manual_names_every_function_of_the_core_and_of_the_file(edge: Edge)
         assert f"{name}(" in manual, name
     for param in SETTINGS:
         row = next(line for line in manual.splitlines() if f"`core.{param.name}`" in line)
-        assert f"`{getattr(edge.core, param.name)}`" in row
+        value = getattr(edge.core, param.name)
+        assert (f'`"{value}"`' if isinstance(value, str) else f"`{value}`") in row

@@ -9,7 +9,7 @@ looks only at what is due.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from registrar_plugin.bindings import Binding, flow_ref
@@ -25,6 +25,8 @@ _SLACK: Final = 4096
 
 class MemoryStore:
     """See ``LocationStore``."""
+
+    write_through = False
 
     def __init__(self) -> None:
         self._rows: dict[bytes, Binding | tuple[Binding, ...]] = {}
@@ -97,6 +99,12 @@ class MemoryStore:
         for aor in list(self._rows):
             for binding in self._row(aor):
                 yield aor, binding
+
+    def keep_in_memory(self, new: Sequence[Binding]) -> None:
+        """All are."""
+
+    def when_stored(self, done: Callable[[bool], None]) -> bool:
+        return False
 
     # -- rows
 

@@ -135,7 +135,7 @@ class Server:
         for sock in self._udp:
             sock.close()
         self.poller.close()
-        # modules may have something to do for connections that closed, and may leave with a farewell
+        # modules may have something to do for closed connections, and may leave with a farewell
         await self._routes.settle(STOP_PATIENCE)
         self._edge.destroy()
         await self._routes.settle(STOP_PATIENCE)

@@ -190,3 +190,20 @@ def test_routes_leave_no_cycles(run: Run) -> None:
             gc.enable()
 
     run(test)
+
+
+def test_settle_lets_routes_end_but_not_for_ever(run: Run) -> None:
+    async def test(h: Harness) -> None:
+        async def route(seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            h.log.append(f"slept {seconds}")
+
+        await h.runner.settle(10)  # there is none
+        h.runner.spawn(route(0.05))
+        h.runner.spawn(route(3600))
+        await h.runner.settle(1)
+        assert "slept 0.05" in h.log
+        await h.runner.close()
+        assert "slept 3600" not in h.log
+
+    run(test)

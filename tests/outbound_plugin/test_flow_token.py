@@ -49,9 +49,11 @@ def forge(signed: bytes, key: bytes = KEY) -> bytes:
     """A token with this S (without its CRC) that is signed as we sign."""
     signed += binascii.crc_hqx(signed, 0xFFFF).to_bytes(2, "big")
     mac = hmac.digest(key, signed, "sha1")[:10]
-    return binascii.b2a_base64(mac + signed, newline=False).translate(
-        bytes.maketrans(b"+/", b"-_")
-    ).rstrip(b"=")
+    return (
+        binascii.b2a_base64(mac + signed, newline=False)
+        .translate(bytes.maketrans(b"+/", b"-_"))
+        .rstrip(b"=")
+    )
 
 
 def test_layout_as_written_down() -> None:
@@ -175,7 +177,10 @@ def test_two_keys_of_the_ring_with_one_id() -> None:
     assert both.decode(old.encode(flow)) == (VALID, flow)
 
 
-def test_cache_of_verified_tokens_is_bounded_and_notices_a_close() -> None:
+def test_cache_of_verified_tokens_is_bounded_and_notices_a_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FlowTokens, "SEEN", 500)
     table = edge((UDP, "192.0.2.10", 5060), (TCP, "192.0.2.10", 5060))
     tokens = FlowTokens(table, [KEY])
     for n in range(tokens.SEEN + 10):

@@ -138,9 +138,7 @@ def test_ws_alone_has_no_other_name() -> None:
     modules.flows.listeners.clear()
     ws = modules.flows.add_listener(Listener(WS, "192.0.2.10", 80))
     browser = modules.flows.accept(ws, ("198.51.100.7", 1))
-    assert paths(modules, browser, PLAIN, send=browser) == [
-        "<sip:192.0.2.10:80;transport=ws;lr>"
-    ]
+    assert paths(modules, browser, PLAIN, send=browser) == ["<sip:192.0.2.10:80;transport=ws;lr>"]
 
 
 def test_sips_contact_over_tls() -> None:

@@ -106,8 +106,7 @@ def test_add_path_received() -> None:
     msg = message(phone, "REGISTER", REG_ID)
     assert modules.path.add_path_received(msg) == 1
     assert values(modules.sent(msg, modules.from_core()), "Path") == [
-        f"<sip:{token}@192.0.2.20:5060;lr"
-        ";received=sip:198.51.100.7:49152%3Btransport%3Dtcp;ob>"
+        f"<sip:{token}@192.0.2.20:5060;lr;received=sip:198.51.100.7:49152%3Btransport%3Dtcp;ob>"
     ]
 
 

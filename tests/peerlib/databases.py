@@ -90,7 +90,14 @@ class Postgres:
                 "-k", "", "-c", f"fsync={'on' if self._sync else 'off'}",
             ),
         )  # fmt: skip
+        self._crew.callback(self._stop, self.program)
         self.program.wait_output("ready to accept connections")
+
+    @staticmethod
+    def _stop(program: Program) -> None:
+        """``SIGTERM``, which ``Program.stop`` sends, would wait for the clients."""
+        if program.running:
+            os.kill(program.pid, signal.SIGINT)
 
     def kill(self) -> None:
         """``kill -9`` of the process that restarts the others, and of those."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from registrar_plugin.api import Binding
@@ -33,7 +34,7 @@ class Context:
     def __init__(self, core: Core, exports: dict[str, object]) -> None:
         self.core = core
         self.flows = core.flows
-        self.config: Any = None
+        self.config: Any = SimpleNamespace(file="edge.py")
         self.module = "registrar"
         self.exports = exports
 

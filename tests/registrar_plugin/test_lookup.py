@@ -108,9 +108,9 @@ class Broken(MemoryStore):
 def test_a_table_that_fails() -> None:
     home = Home()
     home.registrar._location.tables["location"] = Broken()
-    assert home.lookup()[0] == -3
+    assert home.lookup()[0] == -4
     msg = any_message(home)
-    assert home.registrar.registered(msg, uri=AOR) == -1
+    assert home.registrar.registered(msg, uri=AOR) == -4
     assert home.registrar.unregister(msg, "location", AOR) == -2
     assert home.register(BOB).status == 500
 

@@ -35,6 +35,9 @@ def test_every_parameter_is_in_the_table_and_its_default_is_legal() -> None:
         ("default_q", -2),
         ("use_path", "1"),
         ("received_param", 1),
+        ("db_mode", 3),
+        ("db_batch_ms", 99),
+        ("db_batch_ms", 60_001),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, value: object) -> None:
@@ -48,7 +51,16 @@ def test_values_out_of_range_are_refused(name: str, value: object) -> None:
         ({"flow_timer": 20, "outbound_mode": 0}, "flow_timer"),
         ({"max_expires": 30, "min_expires": 60}, "max_expires"),
         ({"received_param": "a b"}, "received_param"),
+        ({"gruu_key": b"k" * 19}, "gruu_key"),
+        ({"gruu_key": b"k" * 33}, "gruu_key"),
+        ({"gruu_key": [b"k" * 20, "short"]}, "gruu_key"),
+        ({"gruu_key": [b"k" * 20, 5]}, "gruu_key"),
+        ({"gruu_key": []}, "gruu_key"),
+        ({"service_route": "<sip:a.example.com>"}, "service_route"),
+        ({"service_route": "<sip:a.example.com;lr>, nonsense <"}, "service_route"),
         ({"received_param": "ä"}, "received_param"),
+        ({"db_mode": 1}, "db_mode"),
+        ({"db_url": "mysql://x"}, "db_url"),
     ],
 )
 def test_what_does_not_fit_together_refuses_to_start(params: dict[str, Any], name: str) -> None:
@@ -65,5 +77,7 @@ def test_functions_are_those_that_are_documented() -> None:
     exports = RegistrarPlugin().exports
     assert exports.name == "registrar"
     assert {function.name for function in exports.functions} == {
-        "save", "lookup", "registered", "unregister", "reg_send_reply",
+        "save", "lookup", "registered", "unregister", "reg_send_reply", "own_gruu",
+        "contact_gruu", "save_async", "lookup_async", "registered_async", "unregister_async",
+        "contact_gruu_async",
     }  # fmt: skip

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from typing import Any
 
 import pytest
 
-from registrar_plugin import save
+from registrar_plugin import gruu, save
 from registrar_plugin.bindings import Binding
 from registrar_plugin.location import Location
 from registrar_plugin.register import Register, read_register
@@ -22,6 +23,7 @@ from tests.registrar_plugin.home import (
     outbound_contact,
 )
 
+GRUU = "Supported: path, outbound, gruu\r\n"
 CONTACT = outbound_contact(uri="sip:bob@10.0.0.9;ob")
 
 #: what each REGISTER may be like; the first one is stored, the second one is compared
@@ -42,7 +44,7 @@ PATHS = (
     (EDGE1, EDGE_WITHOUT_OB), ("<sip:a;ob;lr>",), ("<sip:a?b=c;ob>",),
 )  # fmt: skip
 HEADERS = (
-    BOTH, "", "Supported: OUTBOUND,Path\r\n", f"{BOTH}Require: outbound\r\n",
+    BOTH, GRUU, "", "Supported: OUTBOUND,Path\r\n", f"{BOTH}Require: outbound\r\n",
     f"{BOTH}Require: foo\r\n", f"{BOTH}Expires: 900\r\n", "Supported: outbound\r\n",
 )  # fmt: skip
 OTHERS: tuple[dict[str, Any], ...] = (
@@ -59,6 +61,19 @@ OTHERS: tuple[dict[str, Any], ...] = (
     {"ruri": "sip:other.example"},
     {"ruri": "tel:123"},
 )
+
+
+class Epochs:
+    """1, 2, 3, and from the start for the second way."""
+
+    last = 0
+
+    def __next__(self) -> int:
+        self.last += 1
+        return self.last
+
+
+EPOCHS = Epochs()
 
 
 def shape(binding: Binding) -> list[object]:
@@ -90,6 +105,11 @@ def variants() -> list[list[dict[str, Any]]]:
         direct = stored | {"vias": 1}
         pairs.append([direct, direct | {"cseq": 2} | other])
         pairs.append([direct, direct | {"cseq": 2, "vias": 2} | other])
+    stored = first | {"headers": GRUU}
+    for contact, headers in itertools.product(CONTACTS, (BOTH, GRUU)):
+        again = stored | {"contact": contact, "headers": headers, "cseq": 2}
+        pairs.append([stored, again])
+        pairs.append([stored, again | {"call_id": "new"}, again | {"cseq": 3}])
     return pairs
 
 
@@ -106,15 +126,21 @@ def variants() -> list[list[dict[str, Any]]]:
 )
 def test_both_ways_give_the_same(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = variants()
+    # what is random has to be the same in both runs
+    monkeypatch.setattr(secrets, "token_bytes", bytes)
+    monkeypatch.setattr(gruu, "_new_epoch", EPOCHS.__next__)
+    EPOCHS.last = 0
     fast = [run(Home(**params), pair) for pair in pairs]
+    EPOCHS.last = 0
     monkeypatch.setattr(save, "same_again", lambda *arguments: None)
     for pair, seen in zip(pairs, fast, strict=True):
         assert run(Home(**params), pair) == seen, pair[1]
 
 
 @pytest.mark.parametrize("transport", ["edge", "udp", "tcp"])
+@pytest.mark.parametrize("headers", [BOTH, GRUU])
 def test_the_fast_path_is_taken_for_a_plain_refresh(
-    transport: str, monkeypatch: pytest.MonkeyPatch
+    transport: str, headers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[bytes] = []
 
@@ -126,7 +152,7 @@ def test_the_fast_path_is_taken_for_a_plain_refresh(
     home = Home()
     flow = {"edge": None, "udp": home.udp(), "tcp": home.tcp()}[transport]
     for _ in range(4):
-        assert home.register(CONTACT, flow=flow).status == 200
+        assert home.register(CONTACT, flow=flow, headers=headers).status == 200
     assert len(calls) == 1
 
 

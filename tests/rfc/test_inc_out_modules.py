@@ -54,9 +54,7 @@ def invite_to(edge: Edge, phone: Flow) -> SipMessage:
 
 def bye(flow: Flow, routes: list[str], from_tag: str, to_tag: str) -> SipMessage:
     lines = [f"Route: {route}" for route in routes]
-    return message(
-        flow, "BYE", *lines, uri="sip:x@peer.invalid", from_tag=from_tag, to_tag=to_tag
-    )
+    return message(flow, "BYE", *lines, uri="sip:x@peer.invalid", from_tag=from_tag, to_tag=to_tag)
 
 
 # -- incoming ------------------------------------------------------------------------------------

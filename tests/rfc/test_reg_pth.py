@@ -30,7 +30,7 @@ BOB = "<sip:bob@10.0.0.9>"
         ("foo, path", b"foo"),
         ("outbound, Foo, bar", b"bar, foo"),
         ("path, outbound", None),
-        ("gruu", b"gruu"),  # not offered yet, so not claimed
+        ("gruu, path, outbound", None),
     ],
 )
 def test_unknown_extensions_are_420(required: str, unsupported: bytes | None) -> None:
@@ -60,7 +60,7 @@ def test_the_aor_is_the_to_in_canonical_form(to: str) -> None:
 
 
 @pytest.mark.rfc("REG-04")
-@pytest.mark.parametrize("to", ["<tel:+4930123>", "<sip:example.com>", "<sip:bob@other.example>"])
+@pytest.mark.parametrize("to", ["<sip:example.com>", "<sip:bob@other.example>"])
 def test_an_invalid_aor_is_404(to: str) -> None:
     home = Home()
     assert home.register(BOB, to=to).status == 404
@@ -185,8 +185,9 @@ def test_an_older_request_of_the_same_ua_fails(contact: str, late: int, expires:
     home = Home()
     home.register(f"{contact};expires=1000", cseq=5)
     answer = home.register(f"{contact}{expires}", cseq=late, path=(EDGE2,))
-    assert answer.status == 400
-    assert why(answer) == b"Invalid CSeq number"
+    assert (answer.status, why(answer)) == (
+        (482, b"Merged request") if late == 5 else (400, b"Invalid CSeq number")
+    )
     assert [(b.cseq, b.lifetime, b.path) for b in home.bindings()] == [(5, 1000, EDGE1.encode())]
 
 
@@ -196,7 +197,7 @@ def test_order_is_kept_per_binding_and_per_call_id() -> None:
     home.register(outbound_contact(1), cseq=9)
     assert home.register(outbound_contact(2), cseq=3).status == 200  # another key
     assert home.register(outbound_contact(1), cseq=2, call_id="reboot").status == 200
-    assert home.register("*", headers="Expires: 0\r\n", cseq=3).status == 400, "reg-id 2 has 3"
+    assert home.register("*", headers="Expires: 0\r\n", cseq=2).status == 400, "reg-id 2 has 3"
     assert len(home.bindings()) == 2
 
 

@@ -196,8 +196,10 @@ def test_a_token_does_not_pass_for_another_transport() -> None:
         signed = bytes((0x10 | transport,)) + HmacKey(KEY).id + addresses + tcp.conn_id
         signed += binascii.crc_hqx(signed, 0xFFFF).to_bytes(2, "big")
         data = hmac.digest(KEY, signed, "sha1")[:10] + signed
-        return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(
-            bytes.maketrans(b"+/", b"-_")
+        return (
+            binascii.b2a_base64(data, newline=False)
+            .rstrip(b"=")
+            .translate(bytes.maketrans(b"+/", b"-_"))
         )
 
     assert modules.ob.decode_flow_token(forged(TCP)) == (VALID, tcp)

@@ -39,7 +39,7 @@ def reader() -> tuple[RouteReader, Modules]:
 def test_read(value: bytes, own: bool, ftag: bytes, fs: bytes) -> None:
     routes, _ = reader()
     for _ in range(2):  # parsed, and remembered
-        head, got_ftag, got_fs = routes.read(value)
+        head, _, got_ftag, got_fs = routes.read(value)
         assert (head.own, got_ftag, got_fs) == (own, ftag, fs)
 
 
@@ -53,9 +53,13 @@ def test_a_head_is_parsed_once_and_the_memory_is_bounded() -> None:
     routes, _ = reader()
     first = routes.read(b"<sip:t@192.0.2.10;lr;ftag=a;fs=uac>")[0]
     assert routes.read(b"<sip:t@192.0.2.10;lr;ftag=b>")[0] is first
+    # tokens are as many as phones: what stands behind them is what is remembered
+    head, user, _, _ = routes.read(b"<sip:t2@192.0.2.10;lr;ftag=b>")
+    assert (head, user) == (first, b"t2")
     for n in range(routes.MAX + 10):
-        routes.read(b"<sip:%d@192.0.2.10;lr>" % n)
+        routes.read(b"<sip:192.0.2.10;lr;x=%d>" % n)
     assert len(routes._heads) <= routes.MAX
+    assert routes.read(b"<sip:a:secret@192.0.2.10;lr>")[0].uri.password == b"secret"
 
 
 def test_the_listener_that_a_route_names() -> None:
