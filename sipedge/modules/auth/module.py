@@ -8,12 +8,11 @@ sources that have to be waited for.
 
 from __future__ import annotations
 
-import dis
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any, Final
 
 from sipedge.errors import ConfigError
@@ -55,6 +54,7 @@ from sipedge.sip.names import (
     RETRY_AFTER,
     WWW_AUTHENTICATE,
 )
+from sipedge.twins import find_calls
 
 STALE_FLAG: Final = 16
 #: Kamailio's flags of a challenge: 1 qop=auth, 4 no automatic error; here both are always so
@@ -368,16 +368,5 @@ def _use_async(name: str) -> str:
 
 def _refuse_plain_calls(ctx: Context) -> None:
     """Find calls that cannot work before somebody's phone does."""
-    for route in ctx.config.routes.values():
-        for code in _codes(route.__code__):
-            for step in dis.get_instructions(code):
-                if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval in _ASYNC:
-                    line = step.positions.lineno if step.positions else code.co_firstlineno
-                    raise ConfigError(_use_async(step.argval), code.co_filename, line)
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
+    for name, file, line in find_calls(ctx.config.routes.values(), "auth", _ASYNC):
+        raise ConfigError(_use_async(name), file, line)
