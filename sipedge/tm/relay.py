@@ -50,8 +50,13 @@ def group_targets(targets: list[Target]) -> list[list[list[Target]]]:
 
 def relay(tx: ServerTx, targets: list[Target]) -> bool:
     """Start branches for the targets; False when all of them failed at once."""
-    tx.groups.extend(group_targets(targets))
-    start_group(tx)
+    if len(targets) == 1 and not tx.groups:  # nearly always
+        tx.starting = True
+        start_branch(tx, targets[0], [])
+        tx.starting = False
+    else:
+        tx.groups.extend(group_targets(targets))
+        start_group(tx)
     if not tx.status:
         check_done(tx)
     return not tx.status or tx.status < 300
