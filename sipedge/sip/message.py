@@ -262,8 +262,10 @@ class SipMessage(HeaderList):
 
     def cseq(self) -> tuple[int, bytes]:
         """Number and method of CSeq (RFC 3261 §20.16)."""
-        number, method = (self.first(CSEQ) or b"0 ?").split(None, 1)
-        return int(number), method
+        words = (self.first(CSEQ) or b"").split()
+        if len(words) != 2 or not words[0].isdigit():
+            return 0, self.cseq_method  # of a response whose first CSeq is not the one that counted
+        return int(words[0]), words[1]
 
     def remember(self, key: Any, value: Any) -> None:
         if self.memo is None:

@@ -96,3 +96,8 @@ def test_other_responses_are_left_to_the_grammar(old: bytes, new: bytes) -> None
     data = data.replace(old, new, 1)
     head, _, body = data.partition(b"\r\n\r\n")
     assert usual.response(data, head, len(body)) is None
+
+
+def test_a_response_with_a_second_odd_cseq_does_no_harm() -> None:
+    data = answer(parse(USUAL), 200, "OK").replace(b"CSeq:", b"CSeq:x\r\nCSeq:", 1)
+    assert parse(data).cseq() == (0, b"REGISTER")
