@@ -263,7 +263,7 @@ class SipMessage(HeaderList):
     def cseq(self) -> tuple[int, bytes]:
         """Number and method of CSeq (RFC 3261 §20.16)."""
         words = (self.first(CSEQ) or b"").split()
-        if len(words) != 2 or not words[0].isdigit():
+        if len(words) != 2 or not words[0].isdigit() or len(words[0]) > 10:
             return 0, self.cseq_method  # of a response whose first CSeq is not the one that counted
         return int(words[0]), words[1]
 
