@@ -68,7 +68,10 @@ class SqliteSource:
         self._query = query(table, algorithms, "?")
         try:
             self._db = sqlite3.connect(
-                f"file:{quote(str(path))}?mode=ro", _PATIENCE_S, isolation_level=None, uri=True
+                f"file:{quote(str(path))}?mode=ro",
+                timeout=_PATIENCE_S,
+                isolation_level=None,
+                uri=True,
             )
         except sqlite3.Error as exc:
             raise ConfigError(f"credentials: {path}: {exc}") from exc
