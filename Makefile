@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # the first interpreter on PATH that is new enough; or: make run PYTHON=/usr/bin/python3.12
 PYTHON = $(shell tools/setup python)
 PACKAGES = sipedge outbound_plugin path_plugin rr_plugin registrar_plugin
-EXAMPLES = examples/edge.py examples/registrar.py examples/edge_and_registrar.py \
+EXAMPLES = $(wildcard examples/*.py)
     examples/registrar_with_passwords.py
 FUZZ_SECONDS = 60
 

@@ -27,6 +27,7 @@ from sipedge.module import (
     Param,
     Rc,
 )
+from sipedge.modules.args import as_bytes
 from sipedge.sip.message import SipMessage
 from sipedge.sip.nameaddr import parse_nameaddr
 from sipedge.sip.names import CONTACT, REQUIRE, SUPPORTED
@@ -137,7 +138,7 @@ class PathPlugin:
         return self._add_user(msg, user, params, received=True)
 
     def _add_user(self, msg: SipMessage, user: Text, params: Text, *, received: bool) -> Rc:
-        name, more = _octets(user), _octets(params)
+        name, more = as_bytes(user), as_bytes(params)
         if more and more[:1] != b";":
             more = b";" + more
         if not _USER.fullmatch(name) or not _PARAMS.fullmatch(more):
@@ -209,7 +210,3 @@ def _sips_contact(msg: SipMessage) -> bool:
             except ParseError:
                 continue
     return False
-
-
-def _octets(text: Text) -> bytes:
-    return text.encode() if isinstance(text, str) else text

@@ -22,6 +22,7 @@ from registrar_plugin.store.records import can_be_called
 from sipedge.errors import ParseError
 from sipedge.forward import Target
 from sipedge.module import FAIL, OK, RC, Rc
+from sipedge.modules.args import as_bytes
 from sipedge.sip.nameaddr import parse_nameaddr
 from sipedge.sip.names import CONTACT, FROM, ROUTE
 from sipedge.sip.uri import Uri, parse_uri
@@ -57,7 +58,7 @@ class Lookup:
 
     async def lookup(self, msg: SipMessage, domain: str, uri: bytes | str | None) -> Rc:
         """Set ``msg.targets``; the codes are those of ``RegistrarPlugin.lookup``."""
-        raw = msg.ruri if uri is None else _octets(uri)
+        raw = msg.ruri if uri is None else as_bytes(uri)
         table = self._location.waiting(domain)
         try:
             parsed = parse_uri(raw)
@@ -132,7 +133,7 @@ class Lookup:
             return FAIL
         try:
             named, _ = await self._find(self._location.waiting(domain), uri, msg.now)
-            raw = parse_nameaddr(msg.first(FROM) or b"").uri if user is None else _octets(user)
+            raw = parse_nameaddr(msg.first(FROM) or b"").uri if user is None else as_bytes(user)
             return OK if self._location.rules.key_of(raw) == named.aor else OF_ANOTHER
         except ParseError:
             return NOT_VALID
@@ -149,7 +150,7 @@ class Lookup:
     async def registered(self, msg: SipMessage, domain: str, uri: bytes | str | None) -> Rc:
         """1 if the AOR has a binding, -4 if the table failed, else -1."""
         try:
-            parsed = parse_uri(msg.ruri if uri is None else _octets(uri))
+            parsed = parse_uri(msg.ruri if uri is None else as_bytes(uri))
             _, rows = await self._find(self._location.waiting(domain), parsed, msg.now)
             return OK if rows else FAIL
         except ParseError:
@@ -163,7 +164,7 @@ class Lookup:
         """Remove one binding, or all; the codes are those of ``RegistrarPlugin.unregister``."""
         table = self._location.waiting(domain)
         try:
-            named, rows = await self._find(table, parse_uri(_octets(uri)), msg.now)
+            named, rows = await self._find(table, parse_uri(as_bytes(uri)), msg.now)
             gone = [row for row in rows if ruid is None or row.ruid == ruid]
             if gone:
                 await table.replace(named.aor, gone, (), msg.now)
@@ -255,7 +256,3 @@ def _preference(binding: Binding) -> tuple[int, int]:
 
 def _age(binding: Binding) -> int:
     return -binding.stamp
-
-
-def _octets(text: bytes | str) -> bytes:
-    return text.encode() if isinstance(text, str) else text

@@ -41,6 +41,7 @@ from sipedge.module import (
     Param,
     Rc,
 )
+from sipedge.modules.args import as_bytes
 from sipedge.sip.message import SipMessage
 from sipedge.sip.names import ROUTE
 from sipedge.sip.uri import parse_uri
@@ -153,7 +154,7 @@ class RrPlugin:
         ``params`` cannot stand in a URI.  Raises ``SipError`` (500) when outbound applies and the
         flow cannot be named.
         """
-        more = _octets(params)
+        more = as_bytes(params)
         if not _PARAMS.fullmatch(more):
             log.warning("record_route: %r are no URI parameters", more)
             return FAIL
@@ -169,8 +170,8 @@ class RrPlugin:
         ``record_route``, or when an address cannot stand in a URI, or for two of them when
         ``enable_double_rr`` is 0.
         """
-        sending = _octets(address)
-        second = None if receiving is None else _octets(receiving)
+        sending = as_bytes(address)
+        second = None if receiving is None else as_bytes(receiving)
         if second is not None and not self._style.double:
             log.warning("record_route_preset: two addresses, but enable_double_rr is 0")
             return FAIL
@@ -186,7 +187,7 @@ class RrPlugin:
         transports differ, or when both sides have a token.  1; -1 as ``record_route``, or when
         ``address`` cannot stand in a URI.
         """
-        place = _octets(address)
+        place = as_bytes(address)
         if not _is_place(place):
             log.warning("record_route_advertised_address: %r: not host:port", place)
             return FAIL
@@ -198,7 +199,7 @@ class RrPlugin:
 
         ``params``: ``";name=value"``.  1; -1 if they cannot stand in a URI, or beyond 512 octets.
         """
-        more = (msg.recall(RR_PARAMS) or b"") + _octets(params)
+        more = (msg.recall(RR_PARAMS) or b"") + as_bytes(params)
         if not _PARAMS.fullmatch(more) or len(more) > _MAX_PARAMS:
             log.warning("add_rr_param: %r: no URI parameters, or too long", more[:80])
             return FAIL
@@ -267,7 +268,7 @@ class RrPlugin:
         followed: Followed | None = msg.recall(FOLLOWED)
         if followed is None:
             return FAIL
-        search = _pattern(_octets(pattern)).search
+        search = _pattern(as_bytes(pattern)).search
         for value in followed.own:
             uri = route_uri(value)
             at = uri.find(b";", uri.find(b"@") + 1)
@@ -283,7 +284,7 @@ class RrPlugin:
         another word.
         """
         upstream = self.upstream(msg)
-        return OK if _octets(direction) == (b"upstream" if upstream else b"downstream") else FAIL
+        return OK if as_bytes(direction) == (b"upstream" if upstream else b"downstream") else FAIL
 
     def next_hop_route(self, msg: SipMessage) -> Rc:
         """After ``loose_route``: is a Route of somebody else left, and the next hop (Kamailio:
@@ -314,10 +315,6 @@ class RrPlugin:
         except ParseError:
             return b""
         return ftag if head.own else b""
-
-
-def _octets(text: Text) -> bytes:
-    return text.encode() if isinstance(text, str) else text
 
 
 def _is_place(place: bytes) -> bool:

@@ -54,13 +54,6 @@ class ParseError(SipError):
         return f"{self.status} {self.reason.decode('ascii', 'backslashreplace')}: {self.why}"
 
 
-class FlowFailed(SipError):
-    """RFC 5626 §5.3.1: the flow that a token names is gone: 430."""
-
-    def __init__(self) -> None:
-        super().__init__(430, b"Flow Failed")
-
-
 class Forbidden(SipError):
     """RFC 5626 §5.3.1: a flow token that was tampered with: 403."""
 

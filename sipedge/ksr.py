@@ -28,6 +28,7 @@ from sipedge.module import (
     ModuleExports,
     Rc,
 )
+from sipedge.modules.args import as_bytes
 from sipedge.sip.uri import parse_uri
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Ksr:
 
     def seturi(self, msg: SipMessage, uri: bytes | str) -> Rc:
         """Give the request another Request-URI (``seturi``); -1 if it is none."""
-        raw = _octets(uri)
+        raw = as_bytes(uri)
         if not msg.is_request or not _is_uri(raw):
             return FAIL
         msg.ruri = raw
@@ -118,7 +119,7 @@ class Ksr:
 
         -1 if it is no URI.
         """
-        raw = _octets(uri)
+        raw = as_bytes(uri)
         if not _is_uri(raw):
             return FAIL
         msg.dst_uri = raw
@@ -134,7 +135,7 @@ class Ksr:
     def is_myself(self, uri: bytes | str) -> bool:
         """Does this URI name us: a listener, what it advertises, or an alias (``is_myself``)?"""
         try:
-            return self._core.is_myself(parse_uri(_octets(uri)))
+            return self._core.is_myself(parse_uri(as_bytes(uri)))
         except ParseError:
             return False
 
@@ -153,10 +154,6 @@ class Ksr:
     def err(self, text: str, *args: object) -> None:
         """Log ``text % args`` at ERROR."""
         log.error(text, *args)
-
-
-def _octets(text: bytes | str) -> bytes:
-    return text.encode() if isinstance(text, str) else text
 
 
 @lru_cache(maxsize=1024)

@@ -70,22 +70,11 @@ _ANSWERED: Final = frozenset((FROM, TO, CALL_ID, CSEQ, TIMESTAMP))
 
 _FOLDED_LINE = re.compile(rb"\r\n(?![ \t])")
 _TOKEN = re.compile(rb"[" + TOKEN + rb"]+")
-_PLAIN_URI = re.compile(
-    rb"sips?:(?:[A-Za-z0-9\-_.!~*'()&=+$,;/#]++@)?[A-Za-z0-9.\-]++(?::[1-9][0-9]{0,3})?"
-    rb"(?:;[A-Za-z0-9\-_.!~*'()\[\]/:&+$=]*+)*"
-)
 _REQUEST = re.compile(rb"([" + TOKEN + rb"]++) ([^ \r\n]++) (SIP/[0-9]++\.[0-9]++)", re.IGNORECASE)
 _RESPONSE = re.compile(rb"SIP/2\.0 ([1-6][0-9]{2})(?: ([^\r\n]*+))?", re.IGNORECASE)
 _METHOD_GUESS = re.compile(rb"([" + TOKEN + rb"]++)[ \t][^\r\n]*SIP/[0-9]", re.IGNORECASE)
 _CSEQ = re.compile(rb"([0-9]++)[ \t]++([" + TOKEN + rb"]++)")
 _CALL_ID = re.compile(rb"[^\x00-\x20\x7f]++")
-
-
-def plain_request(method: bytes, uri: bytes) -> bool:
-    """Is this a method and a Request-URI that need no second look?"""
-    if method not in METHODS and _TOKEN.fullmatch(method) is None:
-        return False
-    return len(uri) <= MAX_URI and _PLAIN_URI.fullmatch(uri) is not None
 
 
 def duplicates_allowed(ids: list[bytes]) -> bool:

@@ -28,14 +28,6 @@ TERMINATED: Final = 5
 
 _SETTLED: Final = SipMessage([], [])  # stands for the request of a transaction that was decided
 
-STATE_NAME: Final = {
-    PROCEEDING: "proceeding",
-    ACCEPTED: "accepted",
-    COMPLETED: "completed",
-    CONFIRMED: "confirmed",
-    TERMINATED: "terminated",
-}
-
 
 class ServerTx(Timed):
     """One request of a client and the response context of RFC 3261 §16.7.

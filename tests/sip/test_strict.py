@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from sipedge.errors import ParseError
-from sipedge.sip import strict
 from sipedge.sip.message import parse
 from sipedge.sip.names import CALL_ID, CSEQ, FROM, TO, VIA
 from sipedge.sip.reply import build_reply
@@ -57,25 +56,3 @@ def test_a_broken_via_is_cut_down_to_its_sound_part() -> None:
 )
 def test_no_answer_to_responses_acks_and_what_has_no_via(data: bytes) -> None:
     assert refused(data).partial is None
-
-
-@pytest.mark.parametrize(
-    ("uri", "plain"),
-    [
-        (b"sip:example.com", True),
-        (b"sips:a+b@edge-1.example.com:5061;transport=tcp;lr", True),
-        (b"sip:a@h:65536", False),
-        (b"sip:a%41@h", False),
-        (b"sip:[::1]", False),
-        (b"sip:a@h?x=y", False),
-        (b"tel:+1", False),
-        (b"sip:", False),
-        (b"<sip:h>", False),
-        (b"sip:" + b"a" * strict.MAX_URI, False),
-    ],
-)
-def test_plain_request(uri: bytes, plain: bool) -> None:
-    assert strict.plain_request(b"INVITE", uri) is plain
-    assert strict.plain_request(b"NEW-METHOD", uri) is plain
-    assert not strict.plain_request(b"IN VITE", uri)
-    assert not strict.plain_request(b"", uri)
