@@ -353,6 +353,16 @@ def test_branch_route_edits_one_branch_only() -> None:
     assert ua(sim, 2).take().first(b"x-mark") is None
 
 
+def test_branch_route_sees_the_flow_of_its_branch() -> None:
+    route = (
+        "    ksr.tm.t_on_branch(msg, mark)\n    ksr.tm.t_relay(msg)\n"
+        "def mark(ksr, msg):\n    msg.append(b'x-flow', msg.dst_flow.remote[0].encode())\n"
+    )
+    sim, alice = home_sim(lambda sim: [flow_target(sim, 1)], route=route)
+    alice.send(request())
+    assert ua(sim, 1).take().first(b"x-flow") == b"127.0.0.11"
+
+
 def test_exception_in_a_route_is_500_and_the_next_message_is_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
