@@ -8,7 +8,6 @@ BIN = $(VENV)/bin
 PYTHON = $(shell tools/setup python)
 PACKAGES = sipedge outbound_plugin path_plugin rr_plugin registrar_plugin
 EXAMPLES = $(wildcard examples/*.py)
-    examples/registrar_with_passwords.py
 FUZZ_SECONDS = 60
 
 .PHONY: run test test-all check fmt cov fuzz bench clean setup setup-dev peers
