@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from sipedge import streams
 from sipedge.errors import ParseError, SipError
 from sipedge.flow import OPEN, Flow, FlowTable
 from sipedge.forward import HopCache
@@ -21,15 +22,14 @@ from sipedge.identity import OwnNames
 from sipedge.lookups import Lookup, Lookups
 from sipedge.module import BRANCH_ROUTE, FAILURE_ROUTE, REPLY_ROUTE, REQUEST_ROUTE
 from sipedge.sip import stun
-from sipedge.sip.message import SipMessage, parse
+from sipedge.sip.message import SipMessage, read
 from sipedge.sip.names import PROXY_REQUIRE, VIA
 from sipedge.sip.reply import REASONS, build_reply
-from sipedge.sip.stream import PING, StreamFramer
 from sipedge.sip.via import with_received
 from sipedge.tm import relay
 from sipedge.tm.host import Route
 from sipedge.tm.table import Transactions
-from sipedge.tm.timers import NEVER, NO_TICK, Periodic, Timed
+from sipedge.tm.timers import Periodic
 
 log = logging.getLogger("sipedge")
 
@@ -38,28 +38,6 @@ LATER: Final = "core.later"
 #: no SIP message is shorter; what is, over UDP, is a keep-alive of some kind (requirement KA-15)
 SHORTEST_MESSAGE: Final = 20
 Headers = tuple[tuple[bytes, bytes], ...] | list[tuple[bytes, bytes]]
-
-
-class IdleTimer(Timed):
-    """Closes a stream on which nothing came in for ``tcp_connection_lifetime`` (KA-16, KA-17)."""
-
-    __slots__ = ("_core", "_flow")
-
-    def __init__(self, core: Core, flow: Flow) -> None:
-        self.deadline = NEVER
-        self.tick = NO_TICK
-        self._core = core
-        self._flow = flow
-
-    def fire(self, now: float) -> None:
-        core, flow = self._core, self._flow
-        if not flow.alive:
-            return
-        until = flow.last_rx + core.tcp_connection_lifetime
-        if until > now:
-            core.tm.wheel.at(self, until)
-        else:
-            core.close(flow, "idle")
 
 
 class Core:
@@ -151,8 +129,7 @@ class Core:
         flow.state = OPEN
         flow.last_rx = now
         self.stats["flows_opened"] += 1
-        if self.tcp_connection_lifetime > 0:
-            self.tm.wheel.at(IdleTimer(self, flow), now + self.tcp_connection_lifetime)
+        streams.opened(self, flow)
         for hook in self.hooks_flow_opened:
             hook(flow)
 
@@ -206,7 +183,7 @@ class Core:
         """A datagram, or a chunk of a stream, came on ``flow`` at ``now``.  Never raises."""
         self.now = flow.last_rx = now
         if flow.reliable:
-            self._stream(data, flow)
+            streams.receive(self, data, flow)
         elif data and data[0] < 4:
             answer = stun.answer(data, flow.remote)
             if answer is not None:
@@ -215,31 +192,14 @@ class Core:
         elif len(data) < SHORTEST_MESSAGE:
             self.stats["keepalives"] += 1
         else:
-            self._message(data, flow, False)
+            self.message(data, flow, False)
 
-    def _stream(self, data: bytes, flow: Flow) -> None:
-        framer = flow.framer
-        if framer is None:
-            if not flow.alive:
-                return
-            framer = flow.framer = StreamFramer()
-        for event in framer.feed(data, self.now):
-            if not flow.alive:
-                return
-            if event is PING:
-                self.stats["pings_answered"] += 1
-                self.send(b"\r\n", flow)
-            elif isinstance(event, ParseError):
-                self._unparsable(event, flow)
-                self.close(flow, event.why)
-            else:
-                self._message(event, flow, True)
-
-    def _message(self, data: bytes, flow: Flow, stream: bool) -> None:
+    def message(self, data: bytes, flow: Flow, stream: bool) -> None:
+        """One whole message; ``stream``: it came over TCP or TLS, cut by its Content-Length."""
         try:
-            msg = parse(data, stream)
+            msg = read(data, stream)
         except ParseError as exc:
-            self._unparsable(exc, flow)
+            self.unparsable(exc, flow)
             return
         msg.flow = flow
         msg.now = self.now
@@ -334,7 +294,7 @@ class Core:
             return flow
         return self.flows.udp(flow.listener, (flow.remote[0], port))
 
-    def _unparsable(self, exc: ParseError, flow: Flow) -> None:
+    def unparsable(self, exc: ParseError, flow: Flow) -> None:
         """Bytes that are no SIP: answer what looks like a request, say why at INFO."""
         self.stats["parse_errors"] += 1
         partial = exc.partial
@@ -355,6 +315,7 @@ class Core:
 
     def _failed(self, exc: Exception, msg: SipMessage) -> None:
         """The peer's mistakes become their status, ours a 500; the next message is served."""
+        msg.open()
         if isinstance(exc, SipError):
             log.info(
                 "%s %s for %s from %s, Call-ID %s", exc.status, exc.reason.decode(),
@@ -417,6 +378,9 @@ class Core:
             self._failed(exc, msg)
 
     def run_reply_routes(self, msg: SipMessage, on_reply: Route | None) -> bool:
+        if not self.hooks_reply_in and self.reply_route is None and on_reply is None:
+            return False
+        msg.open()
         for hook in self.hooks_reply_in:
             if hook(msg, self.now):
                 return True

@@ -99,9 +99,9 @@ class Flow:
     """One flow.  Compare flows with ``same_flow``: a UDP flow may be represented by two objects."""
 
     __slots__ = (
-        "__weakref__", "cache", "conn_id", "dialed", "framer", "io", "last_rx", "listener", "local",
-        "pending", "pending_limit", "received", "reliable", "remote", "rport", "state", "token",
-        "transport",
+        "__weakref__", "cache", "conn_id", "dialed", "facts", "framer", "io", "last_rx", "listener",
+        "local", "pending", "pending_limit", "received", "reliable", "remote", "rport",
+        "server_name", "state", "token", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +111,7 @@ class Flow:
         local: Address | None = None,
         conn_id: bytes = b"",
         dialed: bool = False,
+        server_name: str = "",
     ) -> None:
         self.transport = listener.transport
         self.listener = listener
@@ -120,6 +121,10 @@ class Flow:
         #: b"" for UDP; 8 octets for streams, the first is the worker's number
         self.conn_id = conn_id
         self.dialed = dialed
+        #: dialed: the host of the URI that led here (RFC 5922 §7.3: what the certificate must say)
+        self.server_name = server_name
+        #: what the layers of a connection learned: the certificate, the WebSocket request
+        self.facts: dict[str, Any] | None = None
         self.reliable = listener.transport != UDP
         self.state = CONNECTING if dialed else OPEN
         self.last_rx = 0.0  # seconds, monotonic: any inbound byte (requirement KA-17)
@@ -164,6 +169,10 @@ def same_flow(a: Flow, b: Flow) -> bool:
     )
 
 
+def _dial_key(transport: int, remote: Address, server_name: str) -> tuple[int, Address, str]:
+    return transport, remote, server_name.lower() if transport in (TLS, WSS) else ""
+
+
 class FlowTable:
     """All listeners and flows of one edge.
 
@@ -178,7 +187,7 @@ class FlowTable:
         self.streams: dict[bytes, Flow] = {}
         #: flows for net to connect; drained by net
         self.dials: list[Flow] = []
-        self._dialed: dict[tuple[int, Address], Flow] = {}
+        self._dialed: dict[tuple[int, Address, str], Flow] = {}
         self._udp_new: dict[tuple[int, Address], Flow] = {}
         self._udp_old: dict[tuple[int, Address], Flow] = {}
         self._worker = bytes((worker & 0xFF,))
@@ -208,16 +217,18 @@ class FlowTable:
         self.streams[flow.conn_id] = flow
         return flow
 
-    def dial(self, listener: Listener, remote: Address) -> Flow:
+    def dial(self, listener: Listener, remote: Address, server_name: str = "") -> Flow:
         """The connection that we opened, or now ask net to open, to a server at ``remote``.
 
         Only connections that we dialed ourselves are used again (requirement TRN-16): one that a
-        client opened never carries traffic for whoever claims the same address.
+        client opened never carries traffic for whoever claims the same address.  Over TLS it must
+        be the same ``server_name``, too: that is what the certificate was checked for (RFC 5923
+        §8.1, requirement TLS-07).
         """
-        key = (listener.transport, remote)
+        key = _dial_key(listener.transport, remote, server_name)
         flow = self._dialed.get(key)
         if flow is None or not flow.alive:
-            flow = Flow(listener, remote, None, self._new_id(), dialed=True)
+            flow = Flow(listener, remote, None, self._new_id(), True, server_name)
             self.streams[flow.conn_id] = flow
             self._dialed[key] = flow
             self.dials.append(flow)
@@ -229,7 +240,7 @@ class FlowTable:
             return False
         flow.state = CLOSED
         self.streams.pop(flow.conn_id, None)
-        key = (flow.transport, flow.remote)
+        key = _dial_key(flow.transport, flow.remote, flow.server_name)
         if flow.dialed and self._dialed.get(key) is flow:
             del self._dialed[key]
         return True

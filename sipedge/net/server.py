@@ -21,13 +21,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from sipedge.errors import ConfigError
-from sipedge.flow import TCP, UDP, Address, Flow, Listener
+from sipedge.flow import UDP, Address, Flow, Listener
+from sipedge.net.connection import Connection
 from sipedge.net.control import ControlSocket
 from sipedge.net.mmsg import BatchIO, batch_io
 from sipedge.net.poller import Poller, new_poller
 from sipedge.net.resolve import Resolver
 from sipedge.net.routes import RouteRunner
-from sipedge.net.tcp import Connection, TcpListener, attach, dial, set_options
+from sipedge.net.stacks import Stacks
+from sipedge.net.tcp import TcpListener, attach, dial, set_options
 from sipedge.net.udp import UdpSocket
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class Server:
         self.poller = new_poller(self.loop)
         self._resolver = Resolver(self.loop, self._resolved)
         self._routes = RouteRunner(self.loop, self._before_step, self._after_step)
+        self._stacks = Stacks(self.core)
         core = self.core
         core.spawn = self._routes.spawn
         core.post = self._post
@@ -150,25 +153,24 @@ class Server:
         try:
             if listener.transport == UDP:
                 self._udp.append(UdpSocket(listener, self, io))
-            elif listener.transport == TCP:
-                self._tcp.append(TcpListener(listener, self))
             else:
-                raise ConfigError(f"listen {listener.name}: no such transport here")
+                self._tcp.append(TcpListener(listener, self))
         except OSError as exc:
             raise _bind_error(listener, exc) from exc
 
     # -- called by connections -------------------------------------------------------------------
 
     def accepted(self, listener: Listener, sock: socket.socket, remote: tuple[Any, ...]) -> None:
-        """A TCP connection came in: make it a flow and let the loop read it."""
+        """A TCP connection came in: let the loop read it."""
         try:
             set_options(sock)
             local = sock.getsockname()
         except OSError:  # reset before we looked
             sock.close()
             return
-        flow = self.core.flows.accept(listener, _address(remote), _address(local))
-        connection = self._connection(flow)
+        layers = self._stacks.accepted(listener, _address(remote))
+        connection = Connection(self, listener, _address(remote), _address(local), layers)
+        self.connections.add(connection)
         self.attach(connection, sock, self.loop.connect_accepted_socket(lambda: connection, sock))
 
     def attach(
@@ -246,13 +248,11 @@ class Server:
         else:
             flow.io.send(data)
 
-    def _connection(self, flow: Flow) -> Connection:
-        connection = Connection(flow, self)
-        self.connections.add(connection)
-        return connection
-
     def _dial(self, flow: Flow) -> None:
-        self._task(dial(self._connection(flow), flow, self), self._dialing)
+        layers = self._stacks.dialed(flow)
+        connection = Connection(self, flow.listener, flow.remote, flow.local, layers, flow)
+        self.connections.add(connection)
+        self._task(dial(connection, self), self._dialing)
 
     def _task(self, coro: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
         task = self.loop.create_task(coro)

@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from sipedge.flow import CONNECTING, OPEN, TCP, Flow, Listener
-from sipedge.net import tcp
+from sipedge.net import connection, tcp
 from tests.helpers_net import (
     PATIENCE,
     RunningEdge,
@@ -106,7 +106,7 @@ def test_the_last_answer_gets_through_to_a_peer_that_goes_on_sending(server: Run
 def test_a_peer_that_never_closes_is_not_waited_for(
     server: RunningEdge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tcp, "LINGER", 0.1)
+    monkeypatch.setattr(connection, "LINGER", 0.1)
     core = server.core
     with tcp_peer(server.tcp) as peer:
         [(_, flow)] = core.wait_for("opened")
@@ -244,7 +244,7 @@ def test_ended_connections_leave_no_cycles() -> None:
 FEW_DESCRIPTORS = """
 import asyncio, resource, sys
 import uvloop
-from sipedge.net import tcp
+from sipedge.net import connection, tcp
 from sipedge.net.server import Server
 from tests.net.fakes import FakeCore, FakeEdge
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
