@@ -135,7 +135,7 @@ class Binding:
 
 def flow_ref(flow: Flow) -> FlowRef:
     """A flow as a binding keeps it; equal for equal flows, and hashable."""
-    return flow if flow.reliable else (flow.listener, flow.remote)
+    return flow if flow.reliable or flow.via is not None else (flow.listener, flow.remote)
 
 
 def flow_of(ref: FlowRef, flows: FlowTable) -> Flow:

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
+
 from outbound_plugin.api import ObBinds, ob_load_api
 from registrar_plugin.bindings import MICRO, AorRules, Binding
 from registrar_plugin.events import Events
@@ -66,7 +68,7 @@ class Location:
             bool(params.case_sensitive), bool(params.use_domain), params.realm_prefix.encode()
         )
         #: None: the operator wants no GRUUs
-        self.gruus = Gruus(self.rules, gruu_keys(params, ctx)) if params.gruu_enabled else None
+        self.gruus = self._make_gruus(ctx) if params.gruu_enabled else None
         self._date: tuple[int, bytes] = (0, b"")
         self.tables: dict[str, LocationStore] = {}
         self._stamp = 0
@@ -83,6 +85,16 @@ class Location:
             else:
                 self.shared = self._share(ctx, make)
 
+    def _make_gruus(self, ctx: Context) -> Gruus:
+        try:
+            return Gruus(self.rules, gruu_keys(self.params, ctx))
+        except UnsupportedAlgorithm as exc:
+            raise ctx.param_error(
+                "gruu_enabled",
+                "GRUUs need AES-SIV, which the installed library cryptography was built without: "
+                "pip install cryptography, or set gruu_enabled to 0",
+            ) from exc
+
     def _share(self, ctx: Context, make: Callable[[str], Backend]) -> SharedDatabase:
         params = self.params
         if params.gruu_enabled and not params.gruu_key:
@@ -91,14 +103,11 @@ class Location:
                 "registrars that share bindings need the same gruu_key: "
                 f"{MAKE_A_KEY}; or set gruu_enabled to 0",
             )
-        if params.append_late_branches:
-            raise ctx.param_error(
-                "append_late_branches", "append_late_branches needs bindings in this process"
-            )
         try:
             backend = make(params.db_url)
         except Unusable as exc:
             raise self._db_error(str(exc)) from exc
+        backend.announce = bool(params.append_late_branches)
         return SharedDatabase(self.core, backend, params.node_id or secrets.token_hex(8))
 
     def _choose(self, ctx: Context) -> Database:
@@ -135,7 +144,7 @@ class Location:
         if self._database is not None:
             self._database.close()
         if self.shared is not None:
-            self.core.spawn(self.shared.link.aclose())
+            self.core.spawn(self.shared.aclose())
 
     def waiting(self, domain: str) -> AsyncLocationStore:
         """The table of that name for whoever can wait for it."""

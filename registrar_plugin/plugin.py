@@ -49,19 +49,19 @@ class RegistrarPlugin:
         self.exports = ModuleExports(
             "registrar",
             functions=(
-                # no other route than request_route is waited for
+                # no other routes than these two are waited for
                 Function("save", self.save, routes),
-                Function("save_async", self.save_async, REQUEST_ROUTE),
+                Function("save_async", self.save_async, routes),
                 Function("lookup", self.lookup, routes),
-                Function("lookup_async", self.lookup_async, REQUEST_ROUTE),
+                Function("lookup_async", self.lookup_async, routes),
                 Function("registered", self.registered, ANY_ROUTE),
-                Function("registered_async", self.registered_async, REQUEST_ROUTE),
+                Function("registered_async", self.registered_async, routes),
                 Function("unregister", self.unregister, ANY_ROUTE),
-                Function("unregister_async", self.unregister_async, REQUEST_ROUTE),
+                Function("unregister_async", self.unregister_async, routes),
                 Function("reg_send_reply", self.reg_send_reply, routes),
                 Function("own_gruu", self.own_gruu, ANY_ROUTE),
                 Function("contact_gruu", self.contact_gruu, ANY_ROUTE),
-                Function("contact_gruu_async", self.contact_gruu_async, REQUEST_ROUTE),
+                Function("contact_gruu_async", self.contact_gruu_async, routes),
             ),
             params=PARAMS,
             commands=self._commands.table(),
@@ -99,7 +99,10 @@ class RegistrarPlugin:
 
     @hookimpl
     def child_init(self, rank: int) -> None:
-        self._location.open()
+        location, late = self._location, self._lookup.late
+        location.open()
+        if location.shared is not None and late is not None:
+            location.shared.listen(late.announced)
 
     @hookimpl
     def mod_destroy(self) -> None:

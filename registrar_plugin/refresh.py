@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from registrar_plugin.store import LocationStore
     from sipedge.sip.message import SipMessage
 
-#: a To without display name, escapes, port or anything else that must be looked at
-_USUAL_TO: Final = re.compile(rb"<sips?:([A-Za-z0-9\-_.!~*'()+]+)@([A-Za-z0-9.\-]+)>(?:;.*)?")
+#: a To without escapes, port or anything else that must be looked at; its display name need not be
+_USUAL_TO: Final = re.compile(
+    rb"""(?:"[^"\\<]*"[ \t]*|[A-Za-z0-9\-_.!%*+`'~ \t]*)"""
+    rb"<sips?:([A-Za-z0-9\-_.!~*'()+]+)@([A-Za-z0-9.\-]+)>(?:;.*)?"
+)
 _NEEDED: Final = frozenset((b"path", b"outbound"))
 
 

@@ -180,6 +180,8 @@ class Save:
 
     def _refuse(self, msg: SipMessage, refused: Refused, flags: int) -> Rc:
         self._stats["rejected_regs"] += 1
+        if refused.status == 439:
+            self._stats["regs_without_outbound_edge"] += 1
         log.info("REGISTER refused: %s %s from %s", refused, refused.why.decode(), msg.flow.name)
         self._answer(msg, self._refusal(refused), flags)
         return RC[refused.code]

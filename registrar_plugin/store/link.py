@@ -47,6 +47,8 @@ class Backend(Protocol):
     lost: tuple[type[Exception], ...]
     #: operations at the same time; each has a connection to itself
     connections: int
+    #: whether ``replace`` announces new bindings to those who listen to ``changes``
+    announce: bool
 
     async def prepare(self) -> None:
         """Make or migrate the schema, on a connection that is closed afterwards.
@@ -67,6 +69,12 @@ class Backend(Protocol):
 
     def entries(self, domain: str) -> AsyncIterator[tuple[str, Record]]:
         """Everything that has not expired."""
+
+    def changes(self) -> AsyncIterator[tuple[str, str]]:
+        """Domain and address-of-record of what is announced, as it happens, by any node.
+
+        The first pair is empty: what comes after it is not missed.  On a connection of its own.
+        """
 
     def give_up(self, task: asyncio.Task[Any]) -> None:
         """Make the task that runs an operation end soon."""

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from registrar_plugin.store import Conflict, StoreError, Unusable
+from registrar_plugin.store.news import QUIET_S, announcement, read_announcement
 from registrar_plugin.store.records import Record
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ EXPIRE_MOST: Final = 1000
 PAGE: Final = 500
 #: key of the advisory lock under which the schema is made
 _SCHEMA_LOCK: Final = 0x73697065646765
+#: where new bindings are announced (NOTIFY)
+_CHANNEL: Final = "sipedge_changes"
 
 _CREATE: Final = """
 CREATE TABLE sipedge_location (
@@ -92,6 +95,7 @@ class PostgresBackend:
     """See ``Backend``."""
 
     connections = 8
+    announce = False
 
     def __init__(self, url: str) -> None:
         """``url``: a connection string of libpq, ``postgresql://user:password@host/database``.
@@ -182,6 +186,9 @@ class PostgresBackend:
                     if new:
                         query = _INSERT + ", ".join([_VALUES] * len(new))
                         await connection.execute(query, values)
+                    text = announcement(self, domain, aor, gone, new)
+                    if text:
+                        await connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, text))
                     return await _records(connection, domain, aor)
             except self._quicker as exc:
                 raise Conflict(f"another node has changed {aor}") from exc
@@ -202,6 +209,19 @@ class PostgresBackend:
             if len(rows) < PAGE:
                 return
             last = (rows[-1][0], rows[-1][1])
+
+    async def changes(self) -> AsyncIterator[tuple[str, str]]:
+        # the kernel notices if the server is gone: nothing is ever sent on this connection
+        connection = await self._connect(
+            keepalives_idle=int(QUIET_S), keepalives_interval=5, keepalives_count=2
+        )
+        try:
+            await connection.execute(f"LISTEN {_CHANNEL}")
+            yield "", ""
+            async for heard in connection.notifies():
+                yield read_announcement(heard.payload)
+        finally:
+            connection.pgconn.finish()
 
     def give_up(self, task: asyncio.Task[Any]) -> None:
         connection = self._busy.get(task)
@@ -225,9 +245,9 @@ class PostgresBackend:
 
     # -- connections
 
-    async def _connect(self) -> AsyncConnection[Any]:
+    async def _connect(self, **settings: int) -> AsyncConnection[Any]:
         connection: AsyncConnection[Any] = await self._library.AsyncConnection.connect(
-            self._url, autocommit=True, client_encoding="UTF8"
+            self._url, autocommit=True, client_encoding="UTF8", **settings
         )
         return connection
 

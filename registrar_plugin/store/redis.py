@@ -17,14 +17,18 @@ from urllib.parse import quote, urlsplit
 from registrar_plugin.bindings import MICRO
 from registrar_plugin.store import Conflict, StoreError, Unusable
 from registrar_plugin.store.link import OPERATION_S
+from registrar_plugin.store.news import QUIET_S, announcement, read_announcement
 from registrar_plugin.store.records import Record
 
 #: the version of the schema that we write
 VERSION: Final = 1
 _VERSION_KEY: Final = "sipedge:version"
+#: where new bindings are announced; the script has the same name
+_CHANNEL: Final = "sipedge:changes"
 
-# ARGV: how many go; key and version of each; key, version, age in microseconds, lifetime in seconds
-# and JSON of each new one.  The answer: the time, then key, field, key, field...; nil: a conflict.
+# ARGV: what to announce, perhaps nothing; how many go; key and version of each; key, version, age
+# in microseconds, lifetime in seconds and JSON of each new one.  The answer: the time, then key,
+# field, key, field...; nil: a conflict.
 _REPLACE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -35,8 +39,8 @@ local function expires(field)
 end
 
 local gone = {}
-local first_new = 2 * ARGV[1] + 2
-for i = 2, first_new - 2, 2 do
+local first_new = 2 * ARGV[2] + 3
+for i = 3, first_new - 2, 2 do
   local field = redis.call('HGET', KEYS[1], ARGV[i])
   if not field or string.match(field, '^%S+') ~= ARGV[i + 1] then
     return false
@@ -74,6 +78,9 @@ end
 if last > 0 then
   redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.ceil(last / 1000)))
 end
+if ARGV[1] ~= '' then
+  redis.call('PUBLISH', 'sipedge:changes', ARGV[1])
+end
 return left
 """
 
@@ -82,6 +89,7 @@ class RedisBackend:
     """See ``Backend``."""
 
     connections = 16
+    announce = False
 
     def __init__(self, url: str) -> None:
         """``url``: ``redis://user:password@host:port/db``, or ``rediss://`` for TLS.
@@ -161,7 +169,7 @@ class RedisBackend:
     async def replace(
         self, domain: str, aor: str, gone: Sequence[tuple[str, str]], new: Sequence[Record]
     ) -> list[Record]:
-        arguments: list[object] = [len(gone)]
+        arguments: list[object] = [announcement(self, domain, aor, gone, new), len(gone)]
         for pair in gone:
             arguments += pair
         for record in new:
@@ -189,6 +197,25 @@ class RedisBackend:
             aor = key.removeprefix(prefix)
             for record in await self.fetch(domain, aor):
                 yield aor, record
+
+    async def changes(self) -> AsyncIterator[tuple[str, str]]:
+        client = self._new_client()
+        try:
+            async with client.pubsub() as listener:
+                await listener.subscribe(_CHANNEL)
+                while True:
+                    heard = await listener.get_message(timeout=QUIET_S)
+                    if heard is None:  # nothing for a while: is the server still there?
+                        await listener.ping()
+                        heard = await listener.get_message(timeout=OPERATION_S)
+                        if heard is None:
+                            raise TimeoutError(f"no answer within {OPERATION_S:g} s")
+                    if heard["type"] == "subscribe":
+                        yield "", ""
+                    elif heard["type"] == "message":
+                        yield read_announcement(heard["data"])
+        finally:
+            await client.aclose()
 
     def give_up(self, task: asyncio.Task[Any]) -> None:
         task.cancel()

@@ -9,13 +9,16 @@ the server is away.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from registrar_plugin.bindings import Binding
 from registrar_plugin.store import Conflict, Entry, LocationStore, StoreAway, StoreError
-from registrar_plugin.store.link import Backend, Link
+from registrar_plugin.store.link import OPERATION_S, Backend, Link
+from registrar_plugin.store.news import listen
 from registrar_plugin.store.records import (
     Codec,
     Record,
@@ -47,6 +50,7 @@ class SharedDatabase:
         self.codec = Codec(core, node)
         #: by name; those that somebody asked for
         self.tables: dict[str, SharedTable] = {}
+        self._listener: asyncio.Task[None] | None = None
 
     def table(self, domain: str) -> SharedTable:
         """The table of that name, made when it is first asked for."""
@@ -54,6 +58,27 @@ class SharedDatabase:
         if table is None:
             table = self.tables[domain] = SharedTable(self, domain)
         return table
+
+    def listen(self, heard: Callable[[SharedTable | None, bytes], None]) -> None:
+        """Have ``heard`` called, in the core's thread, when any node stores a new binding.
+
+        ``heard(None, b"")``: one may have been missed.
+        """
+
+        def announced(domain: str, aor: str) -> None:
+            table = self.tables.get(domain)
+            if not aor or table is not None:
+                self.core.post(partial(heard, table, octets(aor)))
+
+        loop = asyncio.get_running_loop()
+        self._listener = loop.create_task(listen(self.backend, announced))
+
+    async def aclose(self) -> None:
+        """Let go of the server."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait((self._listener,), timeout=OPERATION_S)
+        await self.link.aclose()
 
 
 class SharedTable:

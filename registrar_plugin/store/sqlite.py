@@ -26,7 +26,7 @@ from registrar_plugin.bindings import MICRO, Binding
 from registrar_plugin.store import Entry
 from registrar_plugin.store.memory import MemoryStore
 from registrar_plugin.store.sqlite_file import SqliteFile
-from sipedge.tm.timers import NEVER, NO_TICK, Timed
+from sipedge.tm.timers import NEVER, Alarm
 
 if TYPE_CHECKING:
     from sipedge.core import Core
@@ -134,11 +134,11 @@ class SqliteStore(MemoryStore):
         self._dirty[aor] = None
 
 
-class Database(Timed):
+class Database:
     """The tables of one file, and the thread that writes it."""
 
     __slots__ = (
-        "_batch_s", "_core", "_file", "_is_open", "_outage", "_outlives", "_queue",
+        "_alarm", "_batch_s", "_core", "_file", "_is_open", "_outage", "_outlives", "_queue",
         "_taken_at", "_thread", "_waiting", "_writing", "due", "tables", "write_through",
     )  # fmt: skip
 
@@ -153,8 +153,7 @@ class Database(Timed):
     ) -> None:
         """``write_through``: somebody may wait for each change, so write as soon as possible; else
         ``batch_s`` seconds after it."""
-        self.deadline = NEVER
-        self.tick = NO_TICK
+        self._alarm = Alarm(self._fire)
         self.write_through = write_through
         #: a transaction is planned or under way, so there is no need to plan one
         self.due = True
@@ -187,10 +186,8 @@ class Database(Timed):
         except BaseException:
             self._file.close()
             raise
-        log.info(
-            "%s: %d bindings; %d more belong to listeners that are gone, or cannot be read",
-            self._file.path, count, left_out,
-        )  # fmt: skip
+        rest = f"; {left_out} more belong to listeners that are gone, or cannot be read"
+        log.info("%s: %d bindings%s", self._file.path, count, rest if left_out else "")
         self._is_open = True
         self._thread.start()
         self._flush()
@@ -218,7 +215,7 @@ class Database(Timed):
             return
         self._is_open = False
         self.due = True
-        self.deadline = NEVER
+        self._alarm.deadline = NEVER
         self._queue.put(None)
         self._thread.join()
         if self._writing is not None and self._writing.error is not None:
@@ -249,9 +246,9 @@ class Database(Timed):
             # soon, and not now: the requests that came together share a transaction
             self._core.post(self._flush)
         else:
-            self._core.tm.wheel.at(self, self._core.now + self._batch_s)
+            self._core.tm.wheel.at(self._alarm, self._core.now + self._batch_s)
 
-    def fire(self, now: float) -> None:
+    def _fire(self, now: float) -> None:
         self._flush()
 
     def _flush(self) -> None:
@@ -295,14 +292,14 @@ class Database(Timed):
         # whoever came later built on what is now taken back
         waiting, self._waiting = batch.waiting + self._waiting, []
         _tell(waiting[::-1], False)
-        self._core.tm.wheel.at(self, self._core.now + RETRY_S)
+        self._core.tm.wheel.at(self._alarm, self._core.now + RETRY_S)
 
     def _plan_next(self, at_once: bool) -> None:
         """What came in while a batch was written."""
         if at_once or not any(table.is_dirty() for table in self.tables.values()):
             self._flush()
         else:
-            self._core.tm.wheel.at(self, self._taken_at + self._batch_s)
+            self._core.tm.wheel.at(self._alarm, self._taken_at + self._batch_s)
 
     def _give_back(self, batch: Batch) -> None:
         for domain, aor in batch.rows:

@@ -16,6 +16,8 @@ from sipedge.forward import Target
 CONTACTS: Final = "tm.contacts"
 #: ``msg.recall(ON_BRANCH_FAILURE)``: runs the route of ``t_on_branch_failure``
 ON_BRANCH_FAILURE: Final = "tm.on_branch_failure"
+#: ``msg.recall(MORE_MAY_JOIN)``: targets may come that nobody knows yet (``relay.join``)
+MORE_MAY_JOIN: Final = "tm.more_may_join"
 
 
 class Contacts:

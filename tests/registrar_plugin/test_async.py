@@ -255,7 +255,7 @@ def test_a_connection_that_closes_meanwhile_leaves_nothing_behind() -> None:
     asyncio.run(play())
 
 
-def test_a_dead_flow_is_removed_in_the_background() -> None:
+def test_a_dead_flow_is_removed_before_the_caller_is_told() -> None:
     async def play() -> None:
         sim = Play()
         edge = sim.udp("192.0.2.1", 5060)
@@ -270,9 +270,10 @@ def test_a_dead_flow_is_removed_in_the_background() -> None:
         via = invite.first(b"via") or b""
         edge.send(answer_to(invite, 430, via))
         sim.drain()
-        assert [m.status for m in caller.got] == [100, 480], "the caller does not wait for it"
+        assert [m.status for m in caller.got] == [100], "the UA may have registered anew"
         assert len(bound(sim)) == 1
         await sim.settle()
+        assert [m.status for m in caller.got] == [100, 480]
         assert bound(sim) == []
         assert sim.core.stats["contacts_failed"] == 1
 
@@ -399,7 +400,6 @@ def test_plain_calls_that_nobody_could_see_are_refused_when_they_are_made() -> N
     ("line", "error"),
     [
         ('modparam("registrar", "gruu_key", b"")', "need the same gruu_key"),
-        ('modparam("registrar", "append_late_branches", 1)', "append_late_branches needs bindings"),
         ('modparam("registrar", "node_id", "a b")', "node_id has up to 64"),
         ('modparam("registrar", "db_url", "redis://h/x")', "is no number of a database"),
         ('modparam("registrar", "db_url", "mysql://h/x")', "sqlite:///location.sqlite"),

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import string
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registrar_plugin import gruu
 from registrar_plugin.bindings import AorRules, Binding
 from registrar_plugin.contact import Contact
 from registrar_plugin.gruu import Gruus, Named, next_epoch
+from sipedge.errors import ConfigError
 from sipedge.sip.uri import parse_uri
+from tests.registrar_plugin.home import Home
 
 RULES = AorRules(False, True, b"")
 KEY = b"k" * 20
@@ -93,6 +101,16 @@ def test_two_of_them_have_nothing_in_common() -> None:
         assert len({text[start : start + 4] for text in texts}) > 45, start
 
 
+def test_the_construction_is_the_one_that_is_written_down() -> None:
+    """By another way: whoever shares bindings must read what another version has given out."""
+    text = temporary(Gruus(RULES, [KEY]))[6:]
+    derived = hmac.new(KEY, b"sipedge temp-gruu AES-SIV", hashlib.sha512).digest()
+    body = AESSIV(derived).decrypt(base64.urlsafe_b64decode(text + b"=="[: -len(text) % 4]), [HOST])
+    assert len(body) == 64
+    uuid = bytes.fromhex(UUID[9:].replace(b"-", b"").decode())
+    assert body[8:] == bytes((0, 0, 0, 0, 0, 5, 3, 255)) + b"bob" + uuid + bytes(29)
+
+
 def test_without_a_key_a_random_one_lasts_as_long_as_the_process() -> None:
     gruus = Gruus(RULES, ())
     assert read(gruus, temporary(gruus)) is not None
@@ -152,3 +170,13 @@ def test_no_epoch_for_who_does_not_want_it() -> None:
     assert next_epoch([binding()], contact, 1, b"c", False) == 0
     assert next_epoch([binding(epoch=5)], contact, 1, b"c", False) == 5
     assert next_epoch([], Contact(b"<sip:bob@10.0.0.9>"), 0, b"c", True) == 0
+
+
+def test_a_library_without_aes_siv_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(key: bytes) -> object:
+        raise UnsupportedAlgorithm("AES-SIV is not supported by this version of OpenSSL")
+
+    monkeypatch.setattr(gruu, "AESSIV", missing)
+    with pytest.raises(ConfigError, match="or set gruu_enabled to 0"):
+        Home()
+    Home(gruu_enabled=0)

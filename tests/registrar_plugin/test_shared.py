@@ -21,13 +21,14 @@ def server(request: pytest.FixtureRequest, crew: Crew) -> Database:
     return Redis(crew) if request.param == "redis" else Postgres(crew)
 
 
-def home(crew: Crew, server: Database, number: int) -> Sipedge:
+def home(crew: Crew, server: Database, number: int, more: dict[str, str] | None = None) -> Sipedge:
     """``examples/registrar_shared.py``, one of several."""
     changes = {
         "127.0.0.2:5060": "@here@",
         "redis://127.0.0.1:6379/0": server.url,
         "home-1": f"home-{number}",
         'keyfile("gruu.key")': f"b'{'k' * 20}'",
+        **(more or {}),
     }
     return Sipedge(crew, "registrar_shared", CORE, 0, changes)
 
@@ -197,3 +198,72 @@ def test_calls_while_the_store_is_away(server: Database, homes: tuple[Sipedge, S
         wait_for("it is back", lambda: back(alice))
         call(alice, bob)
     assert homes[0].at[0] != LOOPBACK
+
+
+RELAY = """    rc = await ksr.registrar.lookup_async(msg, "location")
+    if rc:
+        ksr.tm.t_relay(msg)
+"""
+
+
+@pytest.mark.rfc("HPX-19")
+def test_a_phone_that_registers_with_another_node_while_it_rings(
+    crew: Crew, server: Database
+) -> None:
+    outbound = 'modparam("registrar", "outbound_mode", 1)'
+    late = f'{outbound}\nmodparam("registrar", "append_late_branches", 1)'
+    first, second = (home(crew, server, number, {outbound: late}) for number in (1, 2))
+    edges = edge(crew, first.address), edge(crew, second.address)
+    with (
+        Phone("bob", edges[0].at) as desk,
+        Phone("bob", edges[1].at, "tcp") as mobile,
+        Phone("alice", edges[0].at) as alice,
+    ):
+        desk.register()
+        branch = alice.invite(desk.aor)
+        at_desk = desk.expect("INVITE")
+        desk.respond(at_desk, 180, "Ringing")
+        alice.expect("180")
+        mobile.send_register()
+        # the first node may be quicker to call it than the second one to answer it
+        heard = {message.what: message for message in (mobile.receive(), mobile.receive())}
+        assert heard.keys() == {"200", "INVITE"}
+        at_mobile = heard["INVITE"]
+        assert at_mobile.uri == mobile.contact
+        mobile.respond(at_mobile, 486, "Busy Here")
+        mobile.expect("ACK")
+        desk.respond(at_desk, 486, "Busy Here")
+        desk.expect("ACK")
+        alice.ack_failure(desk.aor, branch, alice.expect("486"))
+
+
+def test_a_failure_route_looks_a_mailbox_up(crew: Crew, server: Database) -> None:
+    failure_route = RELAY.replace(
+        "        ksr", '        ksr.tm.t_on_failure(msg, "busy")\n        ksr'
+    )
+    busy = """
+
+async def busy(ksr, msg):
+    if await ksr.registrar.lookup_async(msg, "location", "sip:mailbox@example.com"):
+        ksr.tm.t_relay(msg)
+
+
+async def to_user("""
+    changes = {RELAY: failure_route, "\n\nasync def to_user(": busy}
+    first = home(crew, server, 1, changes)
+    with (
+        Phone("bob", first.at) as bob,
+        Phone("mailbox", first.at) as mailbox,
+        Phone("alice", first.at) as alice,
+    ):
+        bob.register()
+        branch = alice.invite(bob.aor)
+        bob.respond(bob.expect("INVITE"), 486, "Busy Here")
+        alice.ack_failure(bob.aor, branch, alice.expect("486"))
+        bob.expect("ACK")
+        mailbox.register()
+        alice.invite(bob.aor, f"Call-ID: again-{branch}")
+        bob.respond(bob.expect("INVITE"), 486, "Busy Here")
+        bob.expect("ACK")
+        mailbox.respond(mailbox.expect("INVITE"), 200, "OK")
+        assert "mailbox" in alice.expect("200").get("Contact")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from registrar_plugin.api import Binding
+from sipedge.errors import SipError
 from sipedge.module import Rc
 from sipedge.sip.message import SipMessage, parse
 from tests.registrar_plugin.home import (
@@ -216,7 +217,9 @@ def test_the_scheme_follows_the_contact_and_the_option_is_not_named() -> None:
     assert b"gruu" not in answer.options(b"require") | answer.options(b"supported")
     assert [rc_of(home, uri) for uri in (public, hidden)] == [1, 1]
     home.register(outbound_contact(), headers=GRUU)  # the same flow, without TLS now
-    assert rc_of(home, public) == -1
+    with pytest.raises(SipError) as refused:  # requirement TLS-08: 480 and a Warning
+        rc_of(home, public)
+    assert refused.value.status == 480
 
 
 @pytest.mark.rfc("REG-16")

@@ -6,6 +6,7 @@ order of the algorithms is turned round; the scripted phone sees them as an oper
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,14 @@ from tests.scenarios.play import DOMAIN, TCP, UDP
 SCENARIO = Path(__file__).parent / "xml" / "uac_digest.xml"
 URI = f"sip:{DOMAIN}"
 EXAMPLE = "registrar_with_passwords"
+PASSWORDS = {"alice": "a1", "bob": "b0b"}
 #: what the example says about users, and what is written for a test: a file with one user
 USERS = 'modparam("auth", "credentials", "file:passwords")'
 
 
 def site(crew: Crew, more: str = "", behind_edge: bool = False) -> Sipedge:
     """The example with the users alice and bob, as phones see it."""
-    functions = "lambda user, realm: {'alice': 'a1', 'bob': 'b0b'}.get(user)"
+    functions = f"lambda user, realm: {PASSWORDS}.get(user)"
     changes = {"127.0.0.1:5060": "@here@", USERS: f'modparam("auth", "credentials", {functions})'}
     if more:
         changes['modparam("auth", "max_failures", 20)'] = more
@@ -64,18 +66,32 @@ def test_sipp_registers_with_md5(
 class Account(Phone):
     """A scripted phone with a password."""
 
+    #: what it sent last
+    sent = ""
+
     def __enter__(self) -> Account:
         return self
 
+    def send(self, text: str, to: tuple[str, int] | None = None) -> None:
+        self.sent = text
+        super().send(text, to)
+
     def register_by_digest(
-        self, password: str, algorithm: str, answered: Message | None = None, nc: int = 1
+        self,
+        password: str,
+        algorithm: str,
+        answered: Message | None = None,
+        nc: int = 1,
+        *more: str,
+        aor: str = "",
+        branch: str = "",
     ) -> Message:
         """The answer to a REGISTER; ``answered``: the challenge that it takes up."""
         self.cseq += 1
         headers = [
-            f"From: <{self.aor}>;tag={self.tag}", f"To: <{self.aor}>",
+            f"From: <{self.aor}>;tag={self.tag}", f"To: <{aor or self.aor}>",
             f"Contact: <{self.contact}>;reg-id=1;+sip.instance=\"<{self.instance}>\"",
-            "Supported: path, outbound", "Expires: 600",
+            "Supported: path, outbound", "Expires: 600", *more,
         ]  # fmt: skip
         if answered is not None:
             challenge = next(
@@ -85,8 +101,21 @@ class Account(Phone):
             )
             value = answer(challenge, self.user, password, "REGISTER", URI, nc=nc)
             headers.append(f"Authorization: {value}")
-        self.request("REGISTER", URI, *headers, cseq=self.cseq)
+        self.request("REGISTER", URI, *headers, cseq=self.cseq, branch=branch)
         return self.receive()
+
+    def registered(self) -> list[str]:
+        """The Contacts that the registrar has for it."""
+        challenge = self.register_by_digest("", "SHA-256")
+        value = answer(
+            challenge.get("WWW-Authenticate"), self.user, PASSWORDS[self.user], "REGISTER", URI
+        )
+        self.cseq += 1
+        self.request(
+            "REGISTER", URI, f"From: <{self.aor}>;tag={self.tag}", f"To: <{self.aor}>",
+            f"Authorization: {value}", cseq=self.cseq,
+        )  # fmt: skip
+        return self.expect("200").all("Contact")
 
 
 @sites
@@ -134,3 +163,46 @@ def test_a_phone_survives_the_restart_of_its_registrar(crew: Crew) -> None:
         assert stale.what == "401"
         assert parse_challenge(stale.get("WWW-Authenticate"))["stale"] == "true"
         assert bob.register_by_digest("b0b", "SHA-256", stale).what == "200"
+
+
+@sites
+@pytest.mark.rfc("REG-03", "RGO-19")
+def test_a_user_may_register_nobody_else(behind_edge: bool, crew: Crew) -> None:
+    """Good credentials of alice, the address of bob: 403, and nothing is stored of it."""
+    at = site(crew, behind_edge=behind_edge).at
+    evil = "Path: <sip:192.0.2.66;lr;ob>"
+    with Account("alice", at) as alice, Account("bob", at) as bob:
+        challenge = bob.register_by_digest("b0b", "SHA-256")
+        assert bob.register_by_digest("b0b", "SHA-256", challenge).what == "200"
+        before = bob.registered()
+        assert len(before) == 1
+        challenge = alice.register_by_digest("a1", "SHA-256")
+        stolen = alice.register_by_digest("a1", "SHA-256", challenge, 1, evil, aor=bob.aor)
+        assert stolen.what == "403"
+        challenge = alice.register_by_digest("wrong", "SHA-256")
+        wrong = alice.register_by_digest("wrong", "SHA-256", challenge, 1, evil)
+        assert wrong.what == "401"
+        assert [row.partition(";expires")[0] for row in bob.registered()] == [
+            row.partition(";expires")[0] for row in before
+        ]
+        assert alice.registered() == []
+
+
+@sites
+@pytest.mark.rfc("AUT-07")
+def test_what_was_overheard_is_of_no_use(behind_edge: bool, crew: Crew) -> None:
+    """A retransmission is answered as before; the same credentials by another way are not."""
+    at = site(crew, behind_edge=behind_edge).at
+    with Account("bob", at) as bob, Account("bob", at) as eve:
+        challenge = bob.register_by_digest("b0b", "SHA-256")
+        accepted = bob.register_by_digest("b0b", "SHA-256", challenge)
+        assert accepted.what == "200"
+        overheard = bob.sent
+        bob.send(overheard)
+        assert bob.receive().text == accepted.text
+        branch = re.search("branch=([^;]+)", overheard)
+        assert branch
+        eve.send(overheard.replace(branch[1], "z9hG4bKeve").replace(bob.address, eve.address))
+        assert eve.receive().what == "401"
+        assert len(bob.registered()) == 1
+        assert eve.address not in bob.registered()[0]
