@@ -16,7 +16,7 @@ from sipedge.flow import (
     Listener,
     host_bytes,
 )
-from sipedge.forward import Hop, hop_of, is_numeric
+from sipedge.forward import hop_of, is_numeric
 from sipedge.sip.message import SipMessage
 from sipedge.sip.uri import Uri, parse_uri, unescape
 from sipedge.sip.values import number
@@ -56,7 +56,7 @@ class ReceivedRouter:
         return gone
 
 
-def _escaped(value: bytes) -> Hop | None:
+def _escaped(value: bytes) -> tuple[int, str, int] | None:
     try:
         hop = hop_of(parse_uri(unescape(value)))
     except (ParseError, SipError):
@@ -64,7 +64,7 @@ def _escaped(value: bytes) -> Hop | None:
     return hop if is_numeric(hop[1]) else None
 
 
-def _numbered(value: bytes) -> Hop | None:
+def _numbered(value: bytes) -> tuple[int, str, int] | None:
     parts = value.split(b"~")
     if len(parts) != 3:
         return None

@@ -12,7 +12,15 @@ from functools import partial
 from typing import Any
 
 from sipedge.errors import ConfigError, SipError
-from sipedge.forward import Hop, Target, build_branch, check_max_forwards, is_numeric, next_hop_uri
+from sipedge.forward import (
+    Hop,
+    Place,
+    Target,
+    build_branch,
+    check_max_forwards,
+    is_sips,
+    next_hop_uri,
+)
 from sipedge.hookspecs import hookimpl
 from sipedge.module import (
     ANY_ROUTE,
@@ -33,6 +41,7 @@ from sipedge.module import (
 from sipedge.modules.args import as_bytes
 from sipedge.sip.message import SipMessage
 from sipedge.tm import relay
+from sipedge.tm.branch import flow_to
 from sipedge.tm.client import ClientTx
 from sipedge.tm.contacts import CONTACTS, ON_BRANCH_FAILURE, Contacts
 from sipedge.tm.host import Route
@@ -162,23 +171,23 @@ class TmModule:
         flow = target.flow
         if flow is None:
             try:
-                hop = core.hops.of_uri(next_hop_uri(msg, target))
+                hop = core.hops.of_uri(next_hop_uri(msg, target), is_sips(target.uri))
             except SipError:
                 return False
-            if not is_numeric(hop[1]):
-                core.lookup(hop[1], partial(self._ack_by_name, msg, target, hop))
+            if isinstance(hop, Place):
+                core.locate(hop, partial(self._ack_by_name, msg, target))
                 return True
             return self._ack_to(msg, target, hop)
         branch = core.tm.new_branch(msg.loop_hash)
         return flow.alive and core.send(build_branch(msg, target, flow, True, branch), flow)
 
-    def _ack_by_name(self, msg: SipMessage, target: Target, hop: Hop, addresses: list[str]) -> None:
-        if addresses:
-            self._ack_to(msg, target, (hop[0], addresses[0], hop[2]))
+    def _ack_by_name(self, msg: SipMessage, target: Target, hops: list[Hop]) -> None:
+        if hops:
+            self._ack_to(msg, target, hops[0])
 
     def _ack_to(self, msg: SipMessage, target: Target, hop: Hop) -> bool:
         core = self._core
-        flow = relay.flow_to(core.tm, msg, hop)
+        flow = flow_to(core.tm, msg, hop)
         if flow is None:
             return False
         branch = core.tm.new_branch(msg.loop_hash)

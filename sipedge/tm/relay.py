@@ -8,24 +8,15 @@ branches have ended, the next group starts, or the failure route runs and the be
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
-
-from sipedge.errors import SipError
-from sipedge.flow import CLOSED, UDP, Flow
-from sipedge.forward import Hop, Target, build_branch, is_numeric, next_hop_uri
+from sipedge.forward import Ask, Target
 from sipedge.sip.message import SipMessage
-from sipedge.sip.names import PROXY_AUTHENTICATE, WWW_AUTHENTICATE
-from sipedge.sip.reply import REASONS, build_reply
+from sipedge.sip.reply import build_reply
+from sipedge.tm.answer import best_of, send_best
+from sipedge.tm.branch import busy, start_branch
+from sipedge.tm.breadth import divide
 from sipedge.tm.client import ACCEPTED, CALLING, COMPLETED, DONE, ClientTx
 from sipedge.tm.contacts import CONTACTS, ON_BRANCH_FAILURE
-from sipedge.tm.server import PROCEEDING, ServerTx
-
-if TYPE_CHECKING:
-    from sipedge.tm.table import Transactions
-
-#: RFC 3261 §16.7 item 6: preferred among the 4xx, as they tell the client what to change
-_HELPFUL = frozenset((401, 407, 415, 420, 484))
+from sipedge.tm.server import PROCEEDING, TERMINATED, ServerTx
 
 
 def group_targets(targets: list[Target]) -> list[list[list[Target]]]:
@@ -73,7 +64,7 @@ def join(tx: ServerTx, target: Target) -> bool:
 
     A UA rings once: again only if nothing of that ever reached it.
     """
-    if tx.status or tx.state != PROCEEDING or tx.no_more or not tx.branches:
+    if tx.status or tx.state != PROCEEDING or tx.no_more or tx.waits or not tx.branches:
         return False
     if tx.request.recall(CONTACTS) is not None:
         return False  # a route drives it by hand
@@ -100,156 +91,18 @@ def start_group(tx: ServerTx) -> None:
     """The next q group that has a branch that does not fail at once."""
     tx.starting = True  # a branch that fails at once is no reason to call it a day
     while tx.groups and not tx.no_more:
-        for flows in tx.groups.pop(0):
-            start_branch(tx, flows[0], flows[1:])
-        if tx.pending():
+        group = tx.groups.pop(0)
+        shares = divide(tx, len(group))
+        if len(shares) < len(group):
+            tx.groups.insert(0, group[len(shares) :])  # RFC 5393 §5.3.3: serially, then
+        for flows, share in zip(group, shares, strict=False):
+            start_branch(tx, flows[0], flows[1:], share)
+        if tx.undecided() or not shares:
             break
     tx.starting = False
 
 
-def start_branch(tx: ServerTx, target: Target, alternates: list[Target]) -> None:
-    """One branch towards one target; failures end in ``branch_failed`` like any other."""
-    ctx = ClientTx(tx.tm, tx, target)
-    ctx.alternates = alternates
-    tx.branches.append(ctx)
-    flow = target.flow
-    if flow is not None:
-        if flow.state == CLOSED:
-            branch_failed(ctx, 430)  # before anything is sent (RFC 5626 §5.3.1)
-        else:
-            send_branch(ctx, flow, True)
-        return
-    host = tx.tm.host
-    try:
-        hop = host.hops.of_uri(next_hop_uri(tx.request, target))
-    except SipError as exc:
-        branch_failed(ctx, exc.status, local=False)
-        return
-    if is_numeric(hop[1]):
-        start_hop(ctx, hop)
-    else:
-        host.lookup(hop[1], partial(resolved, ctx, hop))
-
-
-def resolved(ctx: ClientTx, hop: Hop, addresses: list[str]) -> None:
-    """The answer to a look-up for a branch; many seconds may have passed."""
-    tx = ctx.server
-    if tx is None or ctx.status or tx.state != PROCEEDING:
-        return
-    if tx.no_more:
-        branch_failed(ctx, 487, local=False)
-        return
-    ctx.hops = [(hop[0], address, hop[2]) for address in addresses]
-    next_address(ctx)
-
-
-def next_address(ctx: ClientTx) -> None:
-    """RFC 3261 §16.6 item 7: the addresses of a name in order, each with a new branch."""
-    if ctx.hops:
-        start_hop(ctx, ctx.hops.pop(0))
-    else:
-        branch_failed(ctx, 503)
-
-
-def start_hop(ctx: ClientTx, hop: Hop) -> None:
-    assert ctx.server is not None  # an invariant of ours: the branch is pending
-    flow = flow_to(ctx.tm, ctx.server.request, hop)
-    if flow is None:
-        next_address(ctx)
-    else:
-        send_branch(ctx, flow, False)
-
-
-def flow_to(tm: Transactions, msg: SipMessage, hop: Hop) -> Flow | None:
-    """A flow to a numeric address, from the listener that fits; None if none does."""
-    transport, host, port = hop
-    flows = tm.host.flows
-    listener = flows.towards(transport, host, msg.listener or msg.flow.listener)
-    if listener is None:
-        tm.host.stats["no_listener_for_hop"] += 1
-        return None
-    remote = (host, port)
-    return flows.udp(listener, remote) if transport == UDP else flows.dial(listener, remote)
-
-
-def send_branch(ctx: ClientTx, flow: Flow, on_flow: bool) -> None:
-    """Build the branch's own copy of the request and send it."""
-    tx = ctx.server
-    assert tx is not None  # an invariant of ours: the branch is pending
-    msg, target, tm = tx.request, ctx.target, tx.tm
-    if tx.on_branch is not None:
-        msg = branch_copy(msg, target, ctx)
-        tm.host.run_branch_route(tx.on_branch, msg)
-        if msg.drop:
-            branch_failed(ctx, 478, local=False)
-            return
-        target = (
-            Target(msg.ruri, msg.dst_uri, flow, target.path) if msg.ruri != target.uri else target
-        )
-    branch = tm.new_branch(tx.request.loop_hash)
-    try:
-        data = build_branch(msg, target, flow, on_flow, branch)
-    except SipError as exc:
-        branch_failed(ctx, exc.status, local=False)
-        return
-    ctx.start(flow, data, branch, on_flow)
-
-
-def branch_copy(msg: SipMessage, target: Target, ctx: ClientTx) -> SipMessage:
-    """What a branch route sees and edits: this branch only."""
-    copy = SipMessage(msg.lines.copy(), msg.ids.copy())
-    same = ("method", "cseq_method", "flow", "now", "flags", "tx", "listener", "max_forwards_done")
-    for name in same:
-        setattr(copy, name, getattr(msg, name))
-    copy.late = list(msg.late) if msg.late else None
-    copy.memo = dict(msg.memo) if msg.memo else None
-    copy.ruri = target.uri
-    copy.lines[0] = b"%s %s SIP/2.0" % (msg.method, target.uri)
-    copy.dst_uri = target.dst_uri
-    copy.dst_flow = target.flow
-    copy.via_branch = ctx
-    return copy
-
-
 # -- what became of a branch ---------------------------------------------------------------------
-
-
-def branch_lost(ctx: ClientTx) -> None:
-    """The transport said that nothing can arrive: 430 for a UA's flow, else like a 503 (A3)."""
-    if not ctx.on_flow and ctx.hops:
-        ctx.tm.clients.pop(ctx.branch, None)
-        next_address(ctx)
-        return
-    branch_failed(ctx, 430 if ctx.on_flow else 503)
-
-
-def branch_silent(ctx: ClientTx) -> None:
-    """A timer of the branch ran out."""
-    tx = ctx.server
-    if tx is None or ctx.status:
-        ctx.terminate()
-        return
-    now = ctx.tm.host.now
-    give_up = tx.since + ctx.tm.timers.fr
-    if ctx.state == CALLING and ctx.invite and ctx.alternates and now < give_up:
-        # RFC 5626 §7, requirement HPX-15: an edge that says nothing; a late 2xx is still welcome
-        ctx.tried_next = ctx.cancel_wanted = True
-        ctx.resend_at = float("inf")
-        ctx.end_at = give_up
-        ctx.tm.wheel.at(ctx, give_up)
-        alternates, ctx.alternates = ctx.alternates, []
-        start_branch(tx, alternates[0], alternates[1:])
-        return
-    if ctx.state != CALLING and ctx.invite and not ctx.cancel_wanted:
-        ctx.timed_out = True
-        ctx.send_cancel()  # timer C (RFC 3261 §16.8)
-        return
-    ctx.timed_out = True
-    if not ctx.on_flow and ctx.hops and ctx.state == CALLING and ctx.invite:
-        ctx.tm.clients.pop(ctx.branch, None)
-        next_address(ctx)
-        return
-    branch_failed(ctx, 430 if ctx.on_flow and ctx.state == CALLING else 408)
 
 
 def branch_failed(ctx: ClientTx, status: int, local: bool = True) -> None:
@@ -262,7 +115,10 @@ def branch_failed(ctx: ClientTx, status: int, local: bool = True) -> None:
         tx.request.via_branch = ctx
         status = tx.tm.host.branch_failed(tx.request, status)
         tx.request.via_branch = before
-        tx.tm.host.stats["branches_failed"] += 1
+        stats = tx.tm.host.stats
+        stats["branches_failed"] += 1
+        if status == 430:
+            stats["flows_failed"] += 1
     silent = ctx.timed_out
     ctx.status = status
     ctx.completed(status, None)
@@ -289,16 +145,53 @@ def retry(tx: ServerTx, ctx: ClientTx, status: int) -> None:
     target = ctx.target
     by_hand = tx.request.recall(CONTACTS) is not None
     more = target.on_failed(target, status) if target.on_failed is not None else []
-    queue = more + ctx.alternates
-    ctx.alternates = []
-    if queue and not by_hand and not tx.no_more and not ctx.tried_next:
+    alternates, ctx.alternates = ctx.alternates, []
+    go_on = not by_hand and not ctx.tried_next
+    if callable(more):
+        ask(tx, target, more, alternates if go_on else None)
+    elif go_on:
+        next_flow(tx, more + alternates)
+
+
+def next_flow(tx: ServerTx, queue: list[Target]) -> None:
+    if queue and not tx.no_more:
         start_branch(tx, queue[0], queue[1:])
+
+
+def ask(tx: ServerTx, failed: Target, owner: Ask, alternates: list[Target] | None) -> None:
+    """What replaces a target is known once ``owner`` has asked a store.
+
+    Until then a branch that sends nothing holds the place.  ``alternates``: None if nothing is to
+    be tried, whatever the answer is.
+    """
+    if alternates is None:
+        owner(ignore)
+        return
+    place = ClientTx(tx.tm, tx, failed)
+    tx.branches.append(place)
+
+    def answered(more: list[Target]) -> None:
+        if place.server is None or place.status or tx.state == TERMINATED:
+            return  # cancelled meanwhile
+        tx.branches.remove(place)
+        place.server = None
+        if not tx.status:
+            next_flow(tx, more + alternates)
+        check_done(tx)
+
+    owner(answered)
+
+
+def ignore(more: list[Target]) -> None:
+    """Nobody waits for it."""
 
 
 def response_in(ctx: ClientTx, msg: SipMessage) -> None:
     """A response that matched a branch (RFC 3261 §16.7)."""
     tx = ctx.server
     status = msg.status
+    if status >= 300:
+        msg.open()  # its rows will be needed
     if ctx.status:
         if ctx.state == COMPLETED and status >= 300:
             ctx.ack(msg)  # a repeated final: the ACK got lost
@@ -329,6 +222,8 @@ def response_in(ctx: ClientTx, msg: SipMessage) -> None:
     if status >= 600:
         tx.no_more = True  # RFC 3261 §16.7 item 5: no new branches
         cancel_branches(tx)
+    if status == 503 and busy(tx, ctx, msg):
+        return
     ended(tx, ctx, status, status in (408, 430))
 
 
@@ -338,7 +233,7 @@ def forward(tx: ServerTx, msg: SipMessage) -> None:
         return
     if tx.status and not (tx.invite and msg.status < 300):
         return  # RFC 4320 §4.2: late, and nobody waits
-    tx.send(msg.status, msg.to_bytes())
+    tx.pass_on(msg)
 
 
 def cancel_branches(tx: ServerTx) -> None:
@@ -356,18 +251,18 @@ def check_done(tx: ServerTx) -> None:
         if not tx.pending():
             tx.settle()
         return
-    if tx.pending():
+    if tx.undecided():
         return
     if tx.groups and not tx.no_more:
         start_group(tx)
-        if tx.pending():
+        if tx.undecided() or (tx.groups and tx.pending()):
             return
     finish(tx)
 
 
 def finish(tx: ServerTx) -> None:
     """Failure route, then the best answer (RFC 3261 §16.7 items 6 and 7)."""
-    best = min(tx.branches, key=_rank, default=None)
+    best = best_of(tx)
     if best is None:
         return
     route = tx.on_failure
@@ -375,53 +270,20 @@ def finish(tx: ServerTx) -> None:
         tx.on_failure = None
         tx.request.via_branch = best
         tx.request.branches = None
-        tx.tm.host.run_failure_route(route, tx.request)
-        if tx.status or tx.pending():
+        tx.waits += 1
+        if not tx.tm.host.run_failure_route(route, tx.request):
+            return  # it waits for something, and ends with ``failure_route_ended``
+        tx.waits -= 1
+        if tx.status or tx.undecided():
             return
-        best = min(tx.branches, key=_rank)
-    status = best.status
-    if tx.home and status == 430:
-        status = 480  # RFC 5626 §11.5: endpoints never see 430 for a new dialog
-    if status == 503:
-        status = 500  # RFC 3261 §16.7 item 6
-    if tx.cancelled and best.response is None:
-        status = 487
-    response = best.response
-    if response is not None and response.status == status:
-        _gather_challenges(tx, response)
-        tx.send(status, response.to_bytes())
-    elif status == 408 and not tx.invite:
-        tx.terminate()  # RFC 4320 §4.2: never 408 to a non-INVITE
-    else:
-        tx.reply(status, REASONS.get(status, b"Request Failed"))
-    tx.settle()
+    send_best(tx)
 
 
-def _rank(ctx: ClientTx) -> int:
-    """RFC 3261 §16.7 item 6: 6xx, then the lowest class; 430 last (requirement PXP-04)."""
-    status = ctx.status
-    if status >= 600:
-        return 0
-    if status == 430:
-        return 9000
-    if status >= 500:
-        return 8000 + (status == 503)
-    if ctx.response is None:
-        return 7000  # our own 408
-    return (status // 100) * 1000 + (status not in _HELPFUL) * 500
-
-
-def _gather_challenges(tx: ServerTx, response: SipMessage) -> None:
-    """RFC 3261 §16.7 item 7: a 401 or 407 carries the challenges of all branches."""
-    if response.status not in (401, 407):
-        return
-    for ctx in tx.branches:
-        other = ctx.response
-        if other is None or other is response or other.status not in (401, 407):
-            continue
-        for name in (WWW_AUTHENTICATE, PROXY_AUTHENTICATE):
-            for value in other.rows(name):
-                response.append(name, value)
+def failure_route_ended(tx: ServerTx) -> None:
+    """An ``async def`` failure route is over: unless it has done something, the best answer."""
+    tx.waits -= 1
+    if not tx.waits and not tx.status and tx.state == PROCEEDING and not tx.undecided():
+        send_best(tx)
 
 
 def cancelled(tx: ServerTx, msg: SipMessage) -> None:

@@ -63,7 +63,7 @@ def test_above_the_first_path_or_below_all_headers() -> None:
     assert values(sent, "Path") == ["<sip:192.0.2.20:5060;lr>", "<sip:a;lr>", "<sip:b;lr>"]
     bare = message(modules.phone(), "REGISTER", PLAIN)
     assert modules.path.add_path(bare) == 1
-    assert modules.sent(bare, modules.from_core()).lines[-3].startswith(b"Path: ")
+    assert modules.sent(bare, modules.from_core()).lines[-4].startswith(b"Path: ")
 
 
 def test_several_calls_stack() -> None:

@@ -69,3 +69,29 @@ def test_answers_are_forgotten_after_timer_j() -> None:
     assert table.servers == {}
     table.answered(b"stream", b"SIP/2.0 200 OK", True)
     assert table.servers == {}, "nothing is repeated over a stream"
+
+
+ODD = [
+    "SIP/2.0/UDP h;a;b;branch=z9hG4bKx",
+    'SIP/2.0/UDP h;a="x;branch=z9hG4bK,";branch=z9hG4bKx;b=',
+    'SIP/2.0/UDP h;a="\\"";branch',
+    "SIP/2.0/UDP h;branch=",
+    "SIP/2.0/UDP h;branch=z9hG4bK",
+    "SIP / 2.0 / UDP [::1] ; received=[::2] ;branch = z9hG4bKx.y.z",
+    "SIP/3.0/SCTP h;ttl=300;branch=z9hG4bK" + "x" * 300,
+]
+
+
+@pytest.mark.rfc("LOP-05")
+@pytest.mark.parametrize("via", ODD)
+def test_vias_of_others_do_not_disturb_the_search_for_loops(via: str) -> None:
+    sim = Sim()
+    alice, bob = sim.udp(), sim.udp("127.0.0.9")
+    alice.send(request(headers=f"Via: {via}\r\n"))
+    sent = bob.raw[-1]
+    assert sent.count(b"Via:") == 3
+    bob.got.clear()
+    again = b"Via: SIP/2.0/UDP 127.0.0.9:5060;branch=z9hG4bKb\r\nVia: %s\r\nVia:" % via.encode()
+    bob.send(sent.replace(b"Via:", again, 1))
+    assert [msg.status for msg in bob.got] == [482]
+    assert sim.core.stats["exceptions"] == 0

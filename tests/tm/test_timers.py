@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from math import nextafter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipedge.tm.timers import NEVER, NO_TICK, TICKS, Periodic, Timed, Wheel
+from sipedge.tm.timers import NEVER, TICKS, Alarm, Periodic, Wheel
 
 
-class Alarm(Timed):
+class Watched:
+    """An alarm, and when it rang."""
+
     def __init__(self) -> None:
-        self.deadline = NEVER
-        self.tick = NO_TICK
         self.fired: list[float] = []
-
-    def fire(self, now: float) -> None:
-        self.fired.append(now)
+        self.timer = Alarm(self.fired.append)
 
 
 def run(wheel: Wheel, until: float) -> None:
@@ -25,8 +25,8 @@ def run(wheel: Wheel, until: float) -> None:
 
 
 def test_fires_once_and_at_most_a_tick_late() -> None:
-    wheel, alarm = Wheel(), Alarm()
-    wheel.at(alarm, 1000.03)
+    wheel, alarm = Wheel(), Watched()
+    wheel.at(alarm.timer, 1000.03)
     assert wheel.next_time() == 1000.1
     wheel.advance(1000.02)
     assert alarm.fired == []
@@ -36,25 +36,37 @@ def test_fires_once_and_at_most_a_tick_late() -> None:
 
 
 def test_later_costs_nothing_and_earlier_works() -> None:
-    wheel, alarm = Wheel(), Alarm()
-    wheel.at(alarm, 1001.0)
-    wheel.at(alarm, 1005.0)
+    wheel, alarm = Wheel(), Watched()
+    wheel.at(alarm.timer, 1001.0)
+    wheel.at(alarm.timer, 1005.0)
     run(wheel, 1004.9)
     assert alarm.fired == []
-    wheel.at(alarm, 1004.95)
+    wheel.at(alarm.timer, 1004.95)
     run(wheel, 1020.0)
     assert alarm.fired == [1005.0]
 
 
 def test_cancelled_is_never_fired() -> None:
-    wheel, alarm = Wheel(), Alarm()
-    wheel.at(alarm, 1001.0)
-    alarm.deadline = NEVER
+    wheel, alarm = Wheel(), Watched()
+    wheel.at(alarm.timer, 1001.0)
+    alarm.timer.deadline = NEVER
     run(wheel, 1020.0)
     assert alarm.fired == []
-    wheel.at(alarm, 1021.0)
+    wheel.at(alarm.timer, 1021.0)
     run(wheel, 1022.0)
     assert alarm.fired == [1021.0]
+
+
+def test_a_deadline_that_is_rounded_down_to_a_tick() -> None:
+    """The product with ``TICKS`` is 10006.0, but 1000.6 is before it."""
+    wheel, alarm = Wheel(), Watched()
+    deadline = nextafter(1000.6, 2000)
+    wheel.at(alarm.timer, deadline)
+    wheel.advance(1000.6)
+    assert alarm.fired == []
+    assert wheel.next_time() == 1000.7
+    run(wheel, 1001.0)
+    assert alarm.fired == [1000.7]
 
 
 def test_periodic() -> None:
@@ -67,18 +79,18 @@ def test_periodic() -> None:
 
 def test_set_again_while_it_fires() -> None:
     wheel = Wheel()
+    fired: list[float] = []
 
-    class Again(Alarm):
-        def fire(self, now: float) -> None:
-            super().fire(now)
-            if len(self.fired) < 3:
-                wheel.at(self, now)  # due at once: at the next look
+    def again(now: float) -> None:
+        fired.append(now)
+        if len(fired) < 3:
+            wheel.at(alarm, now)  # due at once: at the next look
 
-    alarm = Again()
+    alarm = Alarm(again)
     wheel.at(alarm, 1000.0)
     for _ in range(5):
         wheel.advance(1000.0)
-    assert alarm.fired == [1000.0] * 3
+    assert fired == [1000.0] * 3
 
 
 @given(
@@ -88,11 +100,11 @@ def test_set_again_while_it_fires() -> None:
 )
 def test_the_last_deadline_counts(moves: list[tuple[int, float]]) -> None:
     wheel = Wheel()
-    alarms = [Alarm() for _ in range(5)]
+    alarms = [Watched() for _ in range(5)]
     wanted: dict[int, float] = {}
     for index, seconds in moves:
         wanted[index] = 1000.0 + seconds
-        wheel.at(alarms[index], wanted[index])
+        wheel.at(alarms[index].timer, wanted[index])
     run(wheel, 1100.0)
     for index, alarm in enumerate(alarms):
         if index not in wanted:
