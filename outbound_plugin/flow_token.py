@@ -3,7 +3,8 @@
 A token is base64url without padding of ``MAC || S``, where the MAC is the first ten octets of
 HMAC-SHA1 over S, and S, in network byte order, is::
 
-    1  bit 7: IPv6; bits 4 to 6: format, 1; bits 0 to 3: transport, as ``flow.UDP`` .. ``flow.WSS``
+    1  bit 7: IPv6; bits 4 to 6: format, 1, or 2 for UDP behind a load balancer (``behind.py``);
+       bits 0 to 3: transport, as ``flow.UDP`` .. ``flow.WSS``
     2  key id: a hash of the key, so that a key that we never had is told from a forgery
     4 or 16, 2   address and port of our listener
     4 or 16, 2   address and port of the peer
@@ -15,9 +16,10 @@ between 403 and 430: our key and a wrong MAC is tampering, a key that is not our
 before a restart.  The CRC, which the MAC covers too, keeps that from being abused or from happening
 by accident: a token whose key id was garbled is still "no token" and not "another key".
 
-IPv4-mapped IPv6 addresses are written as IPv4.  A token has one spelling: what does not come out
-the same when encoded again is refused.  Nothing is stored per token but a bounded cache of those
-that were verified.  Part of stop 6 of a datagram.
+IPv4-mapped IPv6 addresses are written as IPv4.  If a load balancer speaks to us over one family and
+to the client over the other, both are written as IPv6, IPv4 mapped.  A token has one spelling: what
+does not come out the same when encoded again is refused.  Nothing is stored per token but a bounded
+cache of those that were verified.  Part of stop 6 of a datagram.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from binascii import Error, a2b_base64, b2a_base64, crc_hqx
 from collections.abc import Callable, Sequence
 from hmac import compare_digest
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from outbound_plugin.api import BAD, GONE, VALID, TokenVerdict
 from sipedge.errors import SipError
@@ -41,9 +43,11 @@ CONN_ID_OCTETS: Final = 8
 
 _V6: Final = 0x80
 _FORMAT: Final = 0x10
+_BEHIND: Final = 0x20
 _FORMAT_MASK: Final = 0x70
 _TRANSPORT_MASK: Final = 0x0F
 _STREAMS: Final = frozenset((TCP, TLS, WS, WSS))
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2
 _CRC_START: Final = 0xFFFF
 _INNER: Final = bytes(octet ^ 0x36 for octet in range(256))
 _OUTER: Final = bytes(octet ^ 0x5C for octet in range(256))
@@ -60,8 +64,15 @@ _SHAPES: Final = {
 #: what such a token is long as a user part, without escapes
 TOKEN_LENGTHS: Final = frozenset((size * 4 + 2) // 3 for size in _SHAPES)
 
-#: what a token says: transport, listener's address, peer's address, connection id (b"": none)
-Named = tuple[int, Address, Address, bytes]
+
+class Named(NamedTuple):
+    """What a token says."""
+
+    transport: int
+    local: Address  # of the listener
+    remote: Address
+    conn_id: bytes = b""
+    behind: bool = False  # UDP, and a load balancer announced the remote address
 
 
 class HmacKey:
@@ -105,7 +116,7 @@ class FlowTokens:
         self._flows = flows
         self._keys = tuple(HmacKey(key) for key in keys)
         self._foreign = foreign
-        self._heads: dict[Listener, bytes] = {}
+        self._heads: dict[tuple[Listener, bool], bytes] = {}
         self._seen: dict[bytes, Flow] = {}
 
     def encode(self, flow: Flow) -> bytes:
@@ -120,35 +131,44 @@ class FlowTokens:
         return token
 
     def _mint(self, flow: Flow) -> bytes:
-        head = self._heads.get(flow.listener)
+        behind = flow.via is not None
+        head = self._heads.get((flow.listener, behind))
         if head is None:
-            head = self._heads[flow.listener] = self._head(flow.listener)
+            head = self._heads[flow.listener, behind] = self._head(flow.listener, behind)
         host, port = flow.remote
         wanted = CONN_ID_OCTETS if flow.transport in _STREAMS else 0
         remote = _pack(host, port)
-        if len(remote) != len(head) - 3 or len(flow.conn_id) != wanted:
+        mixed = len(remote) != len(head) - 3  # only a load balancer can do that
+        if len(flow.conn_id) != wanted or (mixed and not flow.listener.proxies):
             raise _unnamed()
+        if mixed:
+            head = bytes((head[0] | _V6,)) + head[1:3] + _mapped(head[3:])
+            remote = _mapped(remote)
         signed = head + remote + flow.conn_id
         signed += crc_hqx(signed, _CRC_START).to_bytes(2, "big")
         return _to_base64url(self._keys[0].mac(signed)[:MAC_OCTETS] + signed)
 
-    def _head(self, listener: Listener) -> bytes:
+    def _head(self, listener: Listener, behind: bool) -> bytes:
         """What all tokens of one listener begin with: format, transport, key id, its address."""
         known = listener.transport == UDP or listener.transport in _STREAMS
         if not known or not listener.port or listener not in self._flows.listeners:
             raise _unnamed()
-        local = _pack(listener.host, listener.port)
-        first = _FORMAT | listener.transport | (_V6 if len(local) > 6 else 0)
+        local = _pack(listener.address, listener.port)
+        kind = _BEHIND if behind else _FORMAT
+        first = kind | listener.transport | (_V6 if len(local) > 6 else 0)
         return bytes((first,)) + self._keys[0].id + local
 
     def decode(self, user: bytes) -> tuple[TokenVerdict, Flow | None]:
         """What the user part of a URI of ours is worth; see ``ObBinds.decode_flow_token``."""
         flow = self._seen.get(user)
         if flow is not None:
-            if flow.transport == UDP:
+            if flow.transport == UDP and flow.via is None:
                 # UDP flows are values: the table may have made a new object meanwhile
                 flow = self._flows.udp(flow.listener, flow.remote)
-            return (VALID, flow) if flow.state != CLOSED else (GONE, flow)
+            if flow.state != CLOSED:
+                return VALID, flow
+            if flow.via is None:
+                return GONE, flow
         token = unescape(user)  # RFC 3261 §19.1.2: some stacks escape more than they must
         named, ours = self._verify(token)
         if named is None and self._foreign is not None:
@@ -183,22 +203,26 @@ class FlowTokens:
         v6, stream, fields = shape
         head = signed[0]
         transport = head & _TRANSPORT_MASK
-        if head & _V6 != v6 or head & _FORMAT_MASK != _FORMAT:
+        behind = head & _FORMAT_MASK == _BEHIND
+        if head & _V6 != v6 or not (behind or head & _FORMAT_MASK == _FORMAT):
             return None, False
         if (transport in _STREAMS) != stream or not (stream or transport == UDP):
             return None, False
+        if behind and stream:
+            return None, False
         local, local_port, remote, remote_port, *rest = fields.unpack(signed[3:-2])
-        named = (
+        named = Named(
             transport,
             (_unpack(local), local_port),
             (_unpack(remote), remote_port),
             rest[0] if stream else b"",
+            behind,
         )
         return named, ours
 
     def _resolve(self, named: Named) -> Flow | None:
         """The flow of a verified token, if it is one of this edge and still there."""
-        transport, (host, port), remote, conn_id = named
+        transport, (host, port), remote, conn_id, behind = named
         flows = self._flows
         listener = flows.find_listener(transport, host, port)
         if listener is None and ":" not in host:
@@ -207,6 +231,8 @@ class FlowTokens:
                 remote = ("::ffff:" + remote[0], remote[1])
         if listener is None:
             return None
+        if behind:
+            return flows.behind.find(listener, remote)
         if transport == UDP:
             return flows.udp(listener, remote)
         if conn_id:
@@ -220,7 +246,7 @@ class FlowTokens:
 
     def _dead(self, named: Named) -> Flow:
         """A flow that is no more: whoever is to send on it answers 430."""
-        transport, local, remote, conn_id = named
+        transport, local, remote, conn_id, _ = named
         flow = Flow(Listener(transport, *local), remote, None, conn_id)
         flow.state = CLOSED
         return flow
@@ -253,9 +279,16 @@ def _pack(host: str, port: int) -> bytes:
 
 
 def _unpack(packed: bytes) -> str:
+    if len(packed) == 16 and packed.startswith(_MAPPED):
+        packed = packed[len(_MAPPED) :]
     if len(packed) == 4:
         return ".".join(map(str, packed))
     return str(ipaddress.IPv6Address(packed))
+
+
+def _mapped(address: bytes) -> bytes:
+    """A packed address and port with IPv4 as IPv6."""
+    return address if len(address) == 18 else _MAPPED + address
 
 
 def _same(a: Address, b: Address) -> bool:

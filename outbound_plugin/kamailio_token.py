@@ -58,9 +58,8 @@ class KamailioTokens:
         if signed[0] & 0x80 != v6 or transport not in _TRANSPORTS:
             return None
         local, local_port, remote, remote_port = fields.unpack(signed[1:])
-        return (
+        return Named(
             transport,
             (str(ipaddress.ip_address(local)), local_port),
             (str(ipaddress.ip_address(remote)), remote_port),
-            b"",
         )

@@ -13,6 +13,7 @@ from typing import Final
 from outbound_plugin.api import GONE, VALID, ObBinds
 from outbound_plugin.flow_token import KEY_OCTETS, TOKEN_LENGTHS, FlowTokens
 from outbound_plugin.kamailio_token import KAMAILIO_LENGTHS, KamailioTokens, secret_key
+from outbound_plugin.keep import Keep
 from outbound_plugin.use_outbound import UseOutbound
 from sipedge.errors import ParseError
 from sipedge.hookspecs import hookimpl
@@ -48,6 +49,7 @@ class OutboundParams:
     force_no_outbound_flag: int = -1
     accept_kamailio_tokens: int = 0
     kamailio_flow_token_secret: str | None = None
+    flow_timer: int = 0
 
 
 class OutboundPlugin:
@@ -73,6 +75,7 @@ class OutboundPlugin:
                     str,
                     "flow_token_secret of the Kamailio whose tokens are accepted",
                 ),
+                Param("flow_timer", int, "seconds in Flow-Timer and keep; 0: not ours", 0, 999),
             ),
         )
 
@@ -96,6 +99,11 @@ class OutboundPlugin:
             params.force_outbound_flag,
             params.force_no_outbound_flag,
         )
+        if params.flow_timer:
+            # not for everybody: a hook for responses costs each of them
+            keep = Keep(params.flow_timer, ctx.core.is_myself)
+            ctx.core.hooks_request_in += (keep.request_in,)
+            ctx.core.hooks_reply_in += (keep.reply_in,)
         ctx.export(
             "bind_ob",
             ObBinds(self._tokens.encode, self._tokens.decode, self._use, self._use.suppressed),

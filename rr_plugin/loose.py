@@ -12,6 +12,7 @@ belongs (``fs``) and which tag the caller has (``ftag``).  Part of stop 6 of a d
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from outbound_plugin.api import (
@@ -70,10 +71,17 @@ class Walk:
 class LooseRouter:
     """``loose_route``, with what it needs of the host and of ``outbound``."""
 
-    def __init__(self, reader: RouteReader, ob: ObBinds | None, force_send_socket: bool) -> None:
+    def __init__(
+        self,
+        reader: RouteReader,
+        ob: ObBinds | None,
+        force_send_socket: bool,
+        stats: Counter[str],
+    ) -> None:
         self._reader = reader
         self._ob = ob
         self._force_send_socket = force_send_socket
+        self._stats = stats
         #: called with each own Route; other modules add theirs
         self.callbacks: list[RouteCallback] = []
 
@@ -88,6 +96,7 @@ class LooseRouter:
         if own and self._ob is not None:
             msg.remember(TOP_ROUTE, OwnRoute(walk.ob, walk.direction))
         if rc is BROKEN_TOKEN:
+            self._stats["flow_tokens_bad"] += 1
             return rc
         if rc is ON_FLOW:
             self._pop_partner(msg, walk)

@@ -123,7 +123,7 @@ class RrPlugin:
             )
         self._ob = ob
         self._reader = RouteReader(ctx.core.is_myself, ctx.flows)
-        self._router = LooseRouter(self._reader, ob, bool(params.force_send_socket))
+        self._router = LooseRouter(self._reader, ob, bool(params.force_send_socket), ctx.core.stats)
         self._style = RecordStyle(
             ob.encode_flow_token if ob is not None else None,
             params.enable_double_rr,

@@ -104,7 +104,7 @@ class RouteReader:
         except SipError:
             return None
         for listener in self._flows.listeners:
-            names = (listener.host, (listener.advertise_host or "").lower())
+            names = (listener.address, (listener.advertise_host or "").lower())
             ports = (listener.port, listener.advertise_port)
             if listener.transport == transport and host in names and port in ports:
                 return listener

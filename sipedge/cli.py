@@ -11,6 +11,7 @@ import enum
 import logging
 import os
 import sys
+import time
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated, Final
@@ -70,24 +71,45 @@ def sipedge(
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")],
     kind: Annotated[Kind, typer.Option(help="Which configuration to start from.")] = Kind.EDGE,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="With TLS and a self-signed certificate.")
+    ] = False,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            help="With --tls: a name for the certificate, edge.example.com; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Write a commented configuration and a fresh key file into DIR; never overwrite one."""
-    text = resources.files("sipedge").joinpath("templates", f"{kind}.py").read_bytes()
+    text = resources.files("sipedge").joinpath("templates", f"{kind}.py").read_text("utf-8")
     config = directory / f"{kind}.py"
-    keys = directory / "flow_token.key"
+    note = "# current key first; older keys below it are still accepted"
+    files: dict[Path, tuple[bytes, int]] = {
+        directory / "flow_token.key": (f"{note}\n{new_key()}\n".encode(), 0o600)
+    }
+    if tls:
+        from sipedge.self_signed import CERTIFICATE, PRIVATE_KEY, self_signed, with_tls
+
+        text, address = with_tls(text, name or [])
+        certificate, private_key = self_signed([*(name or []), address], time.time())
+        files[directory / CERTIFICATE] = certificate, 0o644
+        files[directory / PRIVATE_KEY] = private_key, 0o600
+    elif name:
+        raise typer.BadParameter("--name is for the certificate of --tls")
+    files = {config: (text.encode(), 0o644), **files}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for path in (config, keys):
+        for path in files:
             if path.exists():
                 raise FileExistsError(f"{path} is there already; nothing was written")
-        _write_new(config, text, 0o644)
-        _write_new(keys, b"# current key first; older keys below it are still accepted\n", 0o600)
-        with keys.open("a") as file:
-            file.write(new_key() + "\n")
+        for path, (data, mode) in files.items():
+            _write_new(path, data, mode)
     except OSError as exc:
         typer.echo(f"sipedge init: {exc}", err=True)
         raise typer.Exit(1) from exc
-    typer.echo(f"wrote {config} and {keys}")
+    typer.echo(f"wrote {', '.join(map(str, files))}")
     typer.echo(f"next: edit {config}, then: sipedge check {config} && sipedge run {config}")
 
 
@@ -101,13 +123,18 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
 def check(config: ConfigFile) -> None:
     """Load FILE as `run` would, up to and including mod_init, and report what came of it.
 
-    Prints listeners, modules in load order with who bound to whom, and routes. No socket is opened.
+    Prints listeners, modules in load order with who bound to whom, and routes.
+    No socket is opened.
     """
     from sipedge.config import load_config
     from sipedge.net.interfaces import local_addresses
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     edge = load_config(config, local_addresses=local_addresses)
+    if edge.core.tls is not None:
+        from sipedge.net.tls import TlsContexts
+
+        TlsContexts(edge.core.tls)  # OpenSSL has a say, and the clock
     report = edge.report()
     edge.destroy()
     typer.echo(report)
@@ -119,10 +146,10 @@ def run(
     config: ConfigFile,
     log_level: Annotated[Level, typer.Option(help="What is logged to stderr.")] = Level.INFO,
 ) -> None:
-    """Serve with the configuration FILE until SIGTERM or SIGINT."""
+    """Serve with the configuration FILE until SIGTERM (drains) or SIGINT (at once)."""
     from sipedge.config import load_config
     from sipedge.net.interfaces import local_addresses
-    from sipedge.net.server import run as serve
+    from sipedge.net.process import run as serve
 
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s %(message)s"
@@ -140,8 +167,9 @@ def run(
 def keygen() -> None:
     """Print a fresh key for a key file (40 hexadecimal digits).
 
-    `(umask 077; sipedge keygen > flow_token.key)` makes a key file. To change the key, put a new
-    one on top of the file: tokens of the older ones are still accepted.
+    `(umask 077; sipedge keygen > flow_token.key)` makes a key file. To change
+    the key, put a new one on top of the file: tokens of the older ones are
+    still accepted.
     """
     typer.echo(new_key())
 
@@ -157,9 +185,9 @@ def passwd(
 ) -> None:
     """Set the password of a user in a password file of the module auth.
 
-    The password is asked for, or is the first line of stdin if that is no terminal. Hashes are
-    written (MD5, SHA-256, SHA-512-256), readable by the owner of FILE only. A running edge reads
-    the file again by itself.
+    The password is asked for, or is the first line of stdin if that is no
+    terminal. Hashes are written (MD5, SHA-256, SHA-512-256), readable by the
+    owner of FILE only. A running edge reads the file again by itself.
     """
     from sipedge.modules.auth.passwords import password_line, write_password
 
@@ -188,7 +216,8 @@ def _password() -> str:
 def demo() -> None:
     """Two phones register through an edge on loopback and call each other, before your eyes.
 
-    One speaks UDP, the other TCP; each hangs up once. Prints every message; exit 0 if all worked.
+    One speaks UDP, the other TCP; each hangs up once. Prints every message;
+    exit 0 if all worked.
     """
     from sipedge.demo import run as run_demo
 

@@ -1,4 +1,4 @@
-"""The commands that ask a running process: ``sipedge stats``, ``flows`` and ``ul ...``.
+"""The commands that ask a running process: ``sipedge status``, ``stats``, ``flows``, ``ul ...``.
 
 Strategy: each one is a request or a stream of rows over the control socket, shown as a table for
 people or as a JSON object a line for programs.  What phones have sent is printed without what a
@@ -29,6 +29,12 @@ GONE: Final = 410  # CommandError: that way to a UA is gone
 ul = typer.Typer(
     name="ul",
     help="The bindings of the running registrar.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+tls = typer.Typer(
+    name="tls",
+    help="The certificates of the running process.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -89,6 +95,21 @@ def stats(at: SocketPath = None, config: ConfigPath = None, as_json: AsJson = Fa
     for values in found.values():
         for name, value in values.items():
             typer.echo(f"{name:28} {value}")
+
+
+def status(at: SocketPath = None, config: ConfigPath = None, as_json: AsJson = False) -> None:
+    """Is it ready for new calls? Exit status 1 if not: it drains, or cannot be reached."""
+    with _client(at, config) as client:
+        found = client.call("core.status")
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo(
+            f"{found['status']}, {found['connections']} connections, "
+            f"{found['transactions']} transactions"
+        )
+    if found["status"] != "ready":
+        raise typer.Exit(FAILED)
 
 
 def flows(
@@ -192,9 +213,9 @@ def import_(
 ) -> None:
     """Put the bindings in FILE into the running registrar.
 
-    What a phone has registered here meanwhile stays. Bindings over connections end with the process
-    that had the connection: they are listed on stderr and counted. Exit status 1 if a row makes no
-    sense.
+    What a phone has registered here meanwhile stays. Bindings over connections
+    end with the process that had the connection: they are listed on stderr and
+    counted. Exit status 1 if a row makes no sense.
     """
     from sipedge.location_files import BadFile
 
@@ -262,6 +283,25 @@ def _write(file: Path, lines: Iterable[str]) -> int:
     finally:
         new.unlink(missing_ok=True)
     return count
+
+
+# -- TLS
+
+
+@tls.command("list")
+def list_(at: SocketPath = None, config: ConfigPath = None, as_json: AsJson = False) -> None:
+    """Show the certificates in use, and how long they last."""
+    columns = ("param", "certificate", "names", "issuer", "days_left")
+    with _client(at, config) as client:
+        _print(client.rows("tls.certificates"), columns, as_json)
+
+
+@tls.command()
+def reload(at: SocketPath = None, config: ConfigPath = None) -> None:
+    """Read certificates and keys again now; live connections stay as they are."""
+    with _client(at, config) as client:
+        count = client.call("tls.reload")["certificates"]
+    typer.echo(f"{count} certificates in use")
 
 
 # -- tables
@@ -333,6 +373,7 @@ def _plain(value: object) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands part of the program."""
-    for command in (stats, flows):
+    for command in (status, stats, flows):
         app.command()(command)
     app.add_typer(ul)
+    app.add_typer(tls)

@@ -13,6 +13,7 @@ from itertools import islice
 from types import MappingProxyType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin, get_type_hints
 
+from sipedge.dns_commands import DnsCommands
 from sipedge.flow import TRANSPORT_NAME
 from sipedge.module import Command, CommandError
 
@@ -35,8 +36,10 @@ class Commands:
             Command("core.commands", self.commands, "the commands that there are"),
             Command("core.flows", self.flows, "live connections: (limit=1000)"),
             Command("core.stats", self.stats, "all counters"),
+            Command("core.status", self.status, "are new calls welcome?"),
             Command("core.uptime", self.uptime, "how long the process has served"),
             Command("tm.stats", self.transactions, "transactions that are under way"),
+            *DnsCommands(core).table,
         )
         self.by_name: Mapping[str, Command] = MappingProxyType(
             {**of_modules, **{command.name: command for command in own}}
@@ -86,6 +89,15 @@ class Commands:
     def stats(self) -> dict[str, int]:
         """The counters by name (``docs/operations.md``)."""
         return dict(sorted(self._core.stats.items()))
+
+    def status(self) -> dict[str, Any]:
+        """``ready``, or ``draining``: we are about to leave and take nobody new."""
+        core = self._core
+        return {
+            "status": "draining" if core.draining else "ready",
+            "connections": len(core.flows.streams),
+            "transactions": len(core.tm.servers),
+        }
 
     def transactions(self) -> dict[str, int]:
         """Of requests, answered ones that wait for retransmissions included; of their branches."""

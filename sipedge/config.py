@@ -17,27 +17,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, MappingProxyType
-from typing import Any, Final
+from typing import Any
 
+from sipedge.advice import timers
 from sipedge.core import Core
 from sipedge.errors import ConfigError
 from sipedge.flow import Listener
 from sipedge.keyfile import read_keyfile
 from sipedge.ksr import ROUTES, Ksr, check_calls
-from sipedge.listen import expand, parse_advertise, parse_alias, parse_listen
+from sipedge.listen import NEEDED, expand, parse_advertise, parse_alias, parse_listen, parse_proxies
 from sipedge.loader import Loader, Place, value_problem
 from sipedge.module import Command, Module, Param, PseudoVariable
+from sipedge.settings import SETTINGS
 from sipedge.sip.message import SipMessage
 
 Route = Callable[..., Any]
 LocalAddresses = Callable[[], list[str]]
-
-#: what ``core.<name> = value`` in a configuration file may set
-SETTINGS: Final = (
-    Param("force_rport", bool, "answer to the source port whether or not Via has rport"),
-    Param("tcp_connection_lifetime", (int, float), "idle seconds until a stream is closed"),
-    Param("control_socket", str, "path of the socket for commands; 'auto', or '' for none"),
-)
 
 
 @dataclass(slots=True, frozen=True)
@@ -168,20 +163,28 @@ class Builder:
             raise ConfigError(f"{what} works only while the configuration file is read", *place)
         return place
 
-    def listen(self, address: str, advertise: str | None = None) -> None:
+    def listen(
+        self,
+        address: str,
+        advertise: str | None = None,
+        proxy_protocol: str | list[str] | tuple[str, ...] = (),
+    ) -> None:
         """Listen on ``transport:address:port``; ``advertise`` is ``host[:port]`` for others to use.
 
-        ``0.0.0.0`` and ``::`` become one listener for each address of the machine.
+        ``0.0.0.0`` and ``::`` become one listener for each address of the machine.  From addresses
+        in ``proxy_protocol`` (load balancers; networks or single ones) each connection, or UDP
+        datagram, has to begin with a PROXY header (Kamailio: ``tcp_accept_haproxy``).
         """
         place = self.place("listen()")
         try:
             transport, host, port = parse_listen(address)
             named = None if advertise is None else parse_advertise(advertise)
+            proxies = parse_proxies(proxy_protocol)
             hosts = self._concrete(host)
         except ConfigError as exc:
             raise ConfigError(exc.message, *place) from None
         for concrete in hosts:
-            listener = Listener(transport, concrete, port, named, place)
+            listener = Listener(transport, concrete, port, named, place, proxies)
             if port and any(other.name == listener.name for other in self.listeners):
                 raise ConfigError(f"{listener.name} is listened on already", *place)
             self.listeners.append(listener)
@@ -261,6 +264,7 @@ def load_source(
     routes = _routes(namespace, filename)
     if not builder.listeners:
         raise ConfigError("nothing to listen on; add listen('udp:127.0.0.1:5060')", filename)
+    _check_needed(builder)
     tables = [loaded.exports for loaded in loader.modules.values()]
     check_calls(tree, {exports.name: exports for exports in tables}, filename)
     for listener in builder.listeners:
@@ -286,7 +290,20 @@ def load_source(
     core.request_route = routes["request_route"]
     core.reply_route = routes.get("reply_route")
     loader.init(core, config)
+    params = [loaded.instance.params for loaded in loader.modules.values()]
+    loader.warn(f"{filename}: {warning}" for warning in timers(core, params))
     return Edge(core, config, loader, ksr)
+
+
+def _check_needed(builder: Builder) -> None:
+    """TLS and WebSocket come with modules, which hold their parameters."""
+    for listener in builder.listeners:
+        for name in NEEDED.get(listener.transport, ()):
+            if name not in builder.loader.modules:
+                raise ConfigError(
+                    f"listen {listener.name!r} takes the module {name}; write loadmodule({name!r})",
+                    *(listener.source or (None, None)),
+                )
 
 
 def _read(path: str | Path) -> bytes:

@@ -12,15 +12,18 @@ import inspect
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sipedge import streams
+from sipedge.blocklist import Blocklist
 from sipedge.errors import ParseError, SipError
 from sipedge.flow import OPEN, Flow, FlowTable
 from sipedge.forward import HopCache
 from sipedge.identity import OwnNames
-from sipedge.lookups import Lookup, Lookups
+from sipedge.locate import Locator
+from sipedge.lookups import Answer, Lookup, Lookups
 from sipedge.module import BRANCH_ROUTE, FAILURE_ROUTE, REPLY_ROUTE, REQUEST_ROUTE
+from sipedge.settings import Settings
 from sipedge.sip import stun
 from sipedge.sip.message import SipMessage, read
 from sipedge.sip.names import PROXY_REQUIRE, VIA
@@ -31,16 +34,22 @@ from sipedge.tm.host import Route
 from sipedge.tm.table import Transactions
 from sipedge.tm.timers import Periodic
 
+if TYPE_CHECKING:
+    from sipedge.tls_settings import Tls
+    from sipedge.websocket import Settings as WebSocketSettings
+
 log = logging.getLogger("sipedge")
 
 #: ``msg.recall(LATER)``: the answer comes when something is done, even if the route is over
 LATER: Final = "core.later"
 #: no SIP message is shorter; what is, over UDP, is a keep-alive of some kind (requirement KA-15)
 SHORTEST_MESSAGE: Final = 20
+#: datagrams a second that are no SIP and get an answer and a line in the log
+COMPLAINTS: Final = 100
 Headers = tuple[tuple[bytes, bytes], ...] | list[tuple[bytes, bytes]]
 
 
-class Core:
+class Core(Settings):
     """One edge.  ``stats`` counts events by name, ``now`` is the time of the event (seconds)."""
 
     def __init__(self, worker: int = 0) -> None:
@@ -49,12 +58,10 @@ class Core:
         self.hops = HopCache()
         self.stats: Counter[str] = Counter()
         self.tm = Transactions(self)
-        #: seconds without a byte from the peer after which a stream is closed; <= 0: never
-        self.tcp_connection_lifetime: float = 120.0
-        #: answer to the source port even if the client did not ask for it by ``rport``
-        self.force_rport = True
-        #: path of the socket for commands, "auto", or "" for none; net opens it
-        self.control_socket = "auto"
+        self.draining = False  # we are about to leave: net answers new requests 503
+        #: set by the modules ``tls`` and ``websocket``
+        self.tls: Tls | None = None
+        self.websocket: WebSocketSettings | None = None
         # set by the loader
         self.ksr: Any = None
         self.request_route: Route | None = None
@@ -72,11 +79,14 @@ class Core:
         self.posted: deque[Callable[[], None]] = deque()
         #: have something called in the thread of the core, soon; any thread may do so; net sets it
         self.post: Callable[[Callable[[], None]], None] = self.posted.append
+        self._complaints = (0, 0)  # this second, and datagrams that were no SIP in it
         self._async_routes: dict[Route, bool] = {}
         self._sends: list[tuple[bytes, Flow]] = []
         self._closes: list[tuple[Flow, str]] = []
-        self._lookups = Lookups()
-        self.lookup = self._lookups.ask
+        self.blocklist = Blocklist()
+        self.dns = Lookups(self)
+        self.locator = Locator(self, self.dns, self.flows, self.blocklist)
+        self.locate = self.locator.locate
         self.names = OwnNames()
         self.add_alias = self.names.add_alias
         self.is_myself = self.names.is_myself
@@ -99,12 +109,12 @@ class Core:
         return closes
 
     def lookups(self) -> list[Lookup]:
-        """Host names to resolve; drained.  Answer each with ``resolved``."""
-        return self._lookups.drain()
+        """Questions for DNS; drained.  Answer each with ``resolved``."""
+        return self.dns.drain()
 
-    def resolved(self, lookup: Lookup, addresses: list[str], now: float) -> None:
+    def resolved(self, lookup: Lookup, answer: Answer, now: float) -> None:
         self.now = now
-        self._lookups.answer(lookup, addresses)
+        self.dns.answer(lookup, answer)
 
     def next_timer(self) -> float | None:
         return self.tm.wheel.next_time()
@@ -286,7 +296,7 @@ class Core:
     def reply_flow(self, msg: SipMessage) -> Flow:
         """RFC 3261 §18.2.2, RFC 3581 §4: back to the source; over UDP without rport to its port."""
         flow = msg.flow
-        if flow.reliable or self.force_rport:
+        if flow.reliable or self.force_rport or flow.via is not None:
             return flow
         via = msg.via()
         port = via.port or 5060
@@ -298,6 +308,9 @@ class Core:
         """Bytes that are no SIP: answer what looks like a request, say why at INFO."""
         self.stats["parse_errors"] += 1
         partial = exc.partial
+        if not flow.reliable and not self._may_complain():
+            self.stats["parse_errors_unanswered"] += 1
+            return
         log.info("rejected: %s from %s: %s", exc.status, flow.name, exc.why)
         if partial is None or not partial.is_request or partial.method == b"ACK":
             return
@@ -312,6 +325,15 @@ class Core:
             self.send(build_reply(partial, exc.status, exc.reason, tag, exc.headers), flow)
         except (ParseError, ValueError):
             self.stats["parse_errors_unanswered"] += 1
+
+    def _may_complain(self) -> bool:
+        """Who sends garbage under forged addresses must not have us write to all of them, nor fill
+        the log (requirement OPS-08)."""
+        second = int(self.now)
+        if second != self._complaints[0]:
+            self._complaints = (second, 0)
+        self._complaints = (second, self._complaints[1] + 1)
+        return self._complaints[1] <= COMPLAINTS
 
     def _failed(self, exc: Exception, msg: SipMessage) -> None:
         """The peer's mistakes become their status, ours a 500; the next message is served."""
@@ -339,18 +361,19 @@ class Core:
 
     # -- routes ----------------------------------------------------------------------------------
 
-    def _run(self, route: Route, kind: int, msg: SipMessage) -> None:
-        """Run a route to its end, or to its first ``await`` that waits."""
+    def _run(self, route: Route, kind: int, msg: SipMessage) -> bool:
+        """Run a route to its end; False if it is ``async def``: then that may come later."""
         msg.route_kind = kind
         is_async = self._async_routes.get(route)
         if is_async is None:
             is_async = self._async_routes[route] = inspect.iscoroutinefunction(route)
         if not is_async:
             route(self.ksr, msg)
-            return
+            return True
         if kind == REQUEST_ROUTE and msg.method != b"ACK" and msg.tx is None:
             self.new_transaction(msg)  # retransmissions must not start a second route
         self.spawn(self._run_async(route, kind, msg))
+        return False
 
     async def _run_async(self, route: Route, kind: int, msg: SipMessage) -> None:
         tx = msg.tx
@@ -358,6 +381,8 @@ class Core:
             await route(self.ksr, msg)
         except Exception as exc:
             self._failed(exc, msg)
+        if kind == FAILURE_ROUTE:
+            relay.failure_route_ended(tx)
         if kind != REQUEST_ROUTE or tx is None or msg.recall(LATER):
             return
         if not tx.status and not tx.branches:
@@ -371,11 +396,12 @@ class Core:
                 tx.trying()
         return msg.tx
 
-    def _guarded(self, route: Route, kind: int, msg: SipMessage) -> None:
+    def _guarded(self, route: Route, kind: int, msg: SipMessage) -> bool:
         try:
-            self._run(route, kind, msg)
+            return self._run(route, kind, msg)
         except Exception as exc:
             self._failed(exc, msg)
+            return True
 
     def run_reply_routes(self, msg: SipMessage, on_reply: Route | None) -> bool:
         if not self.hooks_reply_in and self.reply_route is None and on_reply is None:
@@ -390,8 +416,8 @@ class Core:
             self._guarded(on_reply, REPLY_ROUTE, msg)
         return msg.drop
 
-    def run_failure_route(self, route: Route, msg: SipMessage, kind: int = FAILURE_ROUTE) -> None:
-        self._guarded(route, kind, msg)
+    def run_failure_route(self, route: Route, msg: SipMessage, kind: int = FAILURE_ROUTE) -> bool:
+        return self._guarded(route, kind, msg)
 
     def run_branch_route(self, route: Route, msg: SipMessage) -> None:
         self._guarded(route, BRANCH_ROUTE, msg)

@@ -10,6 +10,9 @@ Part of stop 1 of a datagram: ``net`` asks the ``FlowTable`` which flow the byte
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final
 
 UDP: Final = 1  # Kamailio's numbers, which its flow tokens carry
@@ -31,6 +34,19 @@ CONNECTING: Final = 2  # dialed by us, not yet established
 CLOSED: Final = 3
 
 Address = tuple[str, int]
+_LINK_LOCAL: Final = re.compile("fe[89ab][0-9a-f]:", re.IGNORECASE)
+
+
+def is_link_local(host: str) -> bool:
+    """Is a numeric address an IPv6 address of fe80::/10 (RFC 4291 §2.5.6)?"""
+    return _LINK_LOCAL.match(host) is not None
+
+
+def _scope(host: str) -> int:
+    """How far a numeric address reaches: 0 the machine, 1 the link, 2 the world."""
+    if host == "::1" or host.startswith("127."):
+        return 0
+    return 1 if is_link_local(host) else 2
 
 
 def host_bytes(host: str) -> bytes:
@@ -42,8 +58,9 @@ class Listener:
     """One address that we listen on.  ``net`` binds it and fills in ``port`` when that was 0."""
 
     __slots__ = (
-        "advertise_host", "advertise_port", "host", "index", "io", "is_v6", "port", "sent_by",
-        "source", "transport", "uri_hostport", "uri_transport", "via_head", "via_sent",
+        "address", "advertise_host", "advertise_port", "by_name", "host", "index", "io", "is_v6",
+        "port", "proxies", "sent_by", "source", "transport", "uri_hostport", "uri_transport",
+        "via_head", "via_sent", "zone",
     )  # fmt: skip
 
     def __init__(
@@ -53,33 +70,52 @@ class Listener:
         port: int,
         advertise: tuple[str, int | None] | None = None,
         source: tuple[str, int] | None = None,
+        proxies: tuple[IPv4Network | IPv6Network, ...] = (),
     ) -> None:
-        """``host``: a concrete address, never 0.0.0.0 or ::; ``advertise``: what we call ourselves
-        towards others; ``source``: file and line of the ``listen`` call."""
+        """``host``: a concrete address, never 0.0.0.0 or ::, a link-local one with its zone;
+        ``advertise``: what we call ourselves towards others; ``source``: file and line of the
+        ``listen`` call; ``proxies``: where each connection or datagram begins with a PROXY header.
+        """
         self.transport = transport
         self.host = host
+        #: ``host`` without its zone, as others see it (RFC 4007 §11.2: zones mean nothing to them)
+        self.address, _, self.zone = host.partition("%")
         self.port = port
         self.advertise_host = advertise[0] if advertise else None
         self.advertise_port = advertise[1] if advertise else None
         self.is_v6 = ":" in host
+        #: in URIs our domain alone, DNS says the rest (RFC 3263 §4.1; the module ``tls`` sets it)
+        self.by_name = False
         self.index = -1
         self.source = source
+        self.proxies = proxies
         self.io: Any = None  # owned by net
         self.bound(port)
 
     def bound(self, port: int) -> None:
         """Set the port that the socket got and work out everything that is written from it."""
         self.port = port
-        host = host_bytes(self.advertise_host or self.host)
-        #: host:port for URIs and the sent-by of our Via; the port is always there
-        self.uri_hostport = b"%s:%d" % (host, self.advertise_port or port)
-        self.sent_by = self.uri_hostport
+        host = host_bytes(self.advertise_host or self.address)
+        #: host:port for URIs and the sent-by of our Via; the port is there, unless ``by_name``
+        self.sent_by = b"%s:%d" % (host, self.advertise_port or port)
+        self.uri_hostport = host if self.by_name else self.sent_by
         #: b"" for UDP (the default), else b";transport=tcp"
         self.uri_transport = (
-            b"" if self.transport == UDP else b";transport=" + URI_TRANSPORT[self.transport]
+            b""
+            if self.transport == UDP or self.by_name
+            else b";transport=" + URI_TRANSPORT[self.transport]
         )
         self.via_sent = b"SIP/2.0/%s %s" % (VIA_TOKEN[self.transport], self.sent_by)
         self.via_head = b"Via: " + self.via_sent + b";branch="
+
+    def is_proxy(self, host: str) -> bool:
+        """Is ``host`` (numeric) a load balancer of ours, whose PROXY header we believe?"""
+        if not self.proxies:
+            return False
+        address = ip_address(host)
+        if address.version == 6:
+            address = address.ipv4_mapped or address
+        return any(address in network for network in self.proxies)
 
     @property
     def reliable(self) -> bool:
@@ -99,9 +135,9 @@ class Flow:
     """One flow.  Compare flows with ``same_flow``: a UDP flow may be represented by two objects."""
 
     __slots__ = (
-        "__weakref__", "cache", "conn_id", "dialed", "facts", "framer", "io", "last_rx", "listener",
-        "local", "pending", "pending_limit", "received", "reliable", "remote", "rport",
-        "server_name", "state", "token", "transport",
+        "__weakref__", "begun", "cache", "conn_id", "dialed", "facts", "framer", "io", "last_rx",
+        "listener", "local", "pending", "pending_limit", "received", "reliable", "remote", "rport",
+        "server_name", "spoke", "state", "token", "transport", "via", "via_tail",
     )  # fmt: skip
 
     def __init__(
@@ -123,11 +159,19 @@ class Flow:
         self.dialed = dialed
         #: dialed: the host of the URI that led here (RFC 5922 §7.3: what the certificate must say)
         self.server_name = server_name
+        #: what our Via says behind its branch: the server may send us requests on this connection,
+        #: too (RFC 5923 §8.1)
+        self.via_tail = b";alias" if dialed and listener.transport == TLS else b""
         #: what the layers of a connection learned: the certificate, the WebSocket request
         self.facts: dict[str, Any] | None = None
         self.reliable = listener.transport != UDP
         self.state = CONNECTING if dialed else OPEN
         self.last_rx = 0.0  # seconds, monotonic: any inbound byte (requirement KA-17)
+        #: when a message began to come in that is not complete, if a layer of net keeps its bounds
+        self.begun: float | None = None
+        self.spoke = False  # a stream: a message came, not only keep-alives
+        #: UDP behind a load balancer: the address of the load balancer that datagrams go to
+        self.via: Address | None = None
         self.token: bytes | None = None  # minted once by outbound, then remembered
         self.cache: dict[Any, Any] | None = None  # header values made for this flow, by module
         self.framer: Any = None  # sip.stream.StreamFramer of a stream, owned by core
@@ -173,6 +217,60 @@ def _dial_key(transport: int, remote: Address, server_name: str) -> tuple[int, A
     return transport, remote, server_name.lower() if transport in (TLS, WSS) else ""
 
 
+class Behind:
+    """UDP flows behind load balancers that announce their clients (PROXY protocol).
+
+    What is sent to such a client has to go to the load balancer, to the very port that the client's
+    datagrams come from: that is all the load balancer knows the client by.  So these flows are no
+    values that can be made again from an address.  Each is known from the client's last datagram,
+    and over when the load balancer gives its port to somebody else.  The ``LIMIT`` most recent ones
+    are kept.
+    """
+
+    LIMIT: Final = 131072
+
+    def __init__(self) -> None:
+        self._by_client: dict[tuple[int, Address], Flow] = {}
+        self._by_port: dict[tuple[int, Address], Flow] = {}
+
+    def seen(self, listener: Listener, port: Address, client: Address) -> tuple[Flow, list[Flow]]:
+        """A datagram of ``client`` came from ``port``, an address of the load balancer.
+
+        Returns its flow, and those that are over now.
+        """
+        key, port_key = (listener.index, client), (listener.index, port)
+        flow = self._by_client.pop(key, None)
+        if flow is None or not flow.alive:
+            flow = Flow(listener, client)
+        self._by_client[key] = flow  # the most recent one stands last
+        over = []
+        holder = self._by_port.get(port_key)
+        if holder is not flow:
+            if holder is not None:
+                over.append(self._forget(holder))
+            if flow.via is not None:  # the load balancer moved it to another port
+                self._by_port.pop((listener.index, flow.via), None)
+            flow.via = port
+            self._by_port[port_key] = flow
+        if len(self._by_client) > self.LIMIT:
+            over.append(self._forget(next(iter(self._by_client.values()))))
+        return flow, over
+
+    def find(self, listener: Listener, client: Address) -> Flow | None:
+        """The flow of a client, if it is known."""
+        return self._by_client.get((listener.index, client))
+
+    def at(self, listener: Listener, port: Address) -> Flow | None:
+        """The flow that an address of the load balancer belongs to."""
+        return self._by_port.get((listener.index, port))
+
+    def _forget(self, flow: Flow) -> Flow:
+        self._by_client.pop((flow.listener.index, flow.remote), None)
+        if flow.via is not None:
+            self._by_port.pop((flow.listener.index, flow.via), None)
+        return flow
+
+
 class FlowTable:
     """All listeners and flows of one edge.
 
@@ -188,9 +286,11 @@ class FlowTable:
         #: flows for net to connect; drained by net
         self.dials: list[Flow] = []
         self._dialed: dict[tuple[int, Address, str], Flow] = {}
+        self._aliases: dict[bytes, list[tuple[int, Address, str]]] = {}
         self._udp_new: dict[tuple[int, Address], Flow] = {}
         self._udp_old: dict[tuple[int, Address], Flow] = {}
         self._worker = bytes((worker & 0xFF,))
+        self.behind = Behind()
 
     def add_listener(self, listener: Listener) -> Listener:
         listener.index = len(self.listeners)
@@ -199,6 +299,10 @@ class FlowTable:
 
     def udp(self, listener: Listener, remote: Address) -> Flow:
         """The UDP flow between a listener and a remote address (numeric host, port)."""
+        if listener.proxies:
+            behind = self.behind.find(listener, remote)
+            if behind is not None:
+                return behind
         key = (listener.index, remote)
         flow = self._udp_new.get(key)
         if flow is not None:
@@ -221,9 +325,9 @@ class FlowTable:
         """The connection that we opened, or now ask net to open, to a server at ``remote``.
 
         Only connections that we dialed ourselves are used again (requirement TRN-16): one that a
-        client opened never carries traffic for whoever claims the same address.  Over TLS it must
-        be the same ``server_name``, too: that is what the certificate was checked for (RFC 5923
-        §8.1, requirement TLS-07).
+        client opened never carries traffic for whoever claims the same address, unless its
+        certificate says so (``alias``).  Over TLS it must be the same ``server_name``, too: that is
+        what the certificate was checked for (RFC 5923 §8.1, requirement TLS-07).
         """
         key = _dial_key(listener.transport, remote, server_name)
         flow = self._dialed.get(key)
@@ -234,35 +338,53 @@ class FlowTable:
             self.dials.append(flow)
         return flow
 
+    def alias(self, flow: Flow, remote: Address, names: Iterable[str]) -> None:
+        """RFC 5923 §8.2: requests to ``remote`` may go over ``flow``, which a client opened.
+
+        ``names``: the domains that the client's certificate is good for; whoever dials must mean
+        one of them.  One address a connection; connections that we have ourselves come first.
+        """
+        if flow.conn_id in self._aliases or not flow.alive:
+            return
+        keys = [_dial_key(flow.transport, remote, name) for name in names]
+        self._aliases[flow.conn_id] = keys
+        for key in keys:
+            self._dialed.setdefault(key, flow)
+
     def closed(self, flow: Flow) -> bool:
         """Forget a stream; False when it was closed before."""
         if flow.state == CLOSED:
             return False
         flow.state = CLOSED
         self.streams.pop(flow.conn_id, None)
-        key = _dial_key(flow.transport, flow.remote, flow.server_name)
-        if flow.dialed and self._dialed.get(key) is flow:
-            del self._dialed[key]
+        keys = self._aliases.pop(flow.conn_id, [])
+        if flow.dialed:
+            keys = [_dial_key(flow.transport, flow.remote, flow.server_name)]
+        for key in keys:
+            if self._dialed.get(key) is flow:
+                del self._dialed[key]
         return True
 
     def find_listener(self, transport: int, host: str, port: int) -> Listener | None:
         """The listener with exactly this address, as a flow token names it."""
         for listener in self.listeners:
-            if listener.port == port and listener.host == host and listener.transport == transport:
+            if (listener.port, listener.address, listener.transport) == (port, host, transport):
                 return listener
         return None
 
     def towards(self, transport: int, host: str, prefer: Listener | None) -> Listener | None:
         """The listener to send from to a numeric ``host``: the preferred one if it fits, else the
-        first of that transport and address family; loopback only reaches loopback."""
+        first of that transport and address family; loopback only reaches loopback, a link-local
+        address only its link."""
         v6 = ":" in host
         if prefer is not None and prefer.transport == transport and prefer.is_v6 == v6:
-            return prefer
-        loop = host == "::1" or host.startswith("127.")
+            if not v6 or bool(prefer.zone) == is_link_local(host):
+                return prefer
+        scope = _scope(host)
         fallback = None
         for listener in self.listeners:
             if listener.transport == transport and listener.is_v6 == v6:
-                if (listener.host == "::1" or listener.host.startswith("127.")) == loop:
+                if _scope(listener.host) == scope:
                     return listener
                 fallback = fallback or listener
         return fallback

@@ -26,7 +26,7 @@ class OwnNames:
     def learn(self, listeners: Iterable[Listener]) -> None:
         """Take the listeners' addresses; once more when port 0 has become a real one."""
         for listener in listeners:
-            self.add_alias(listener.host, listener.port)
+            self.add_alias(listener.address, listener.port)
             if listener.advertise_host is not None:
                 self.add_alias(listener.advertise_host, listener.advertise_port or listener.port)
 

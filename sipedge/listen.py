@@ -12,10 +12,12 @@ import re
 from typing import Final
 
 from sipedge.errors import ConfigError
-from sipedge.flow import DEFAULT_PORT, TCP, TRANSPORT_BY_NAME, TRANSPORT_NAME, UDP
+from sipedge.flow import DEFAULT_PORT, TCP, TLS, TRANSPORT_BY_NAME, TRANSPORT_NAME, UDP, WS, WSS
 
 #: what ``sipedge.net`` can bind
-AVAILABLE: Final = (UDP, TCP)
+AVAILABLE: Final = (UDP, TCP, TLS, WS, WSS)
+#: the modules without which a listener is of no use, and what they cannot do without
+NEEDED: Final = {TLS: ("tls",), WS: ("websocket",), WSS: ("tls", "websocket")}
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*\.?")
 
 
@@ -29,7 +31,10 @@ def parse_listen(text: object) -> tuple[int, str, int]:
     name, colon, rest = text.partition(":")
     transport = TRANSPORT_BY_NAME.get(name.lower())
     if not colon or transport is None:
-        raise ConfigError(f"listen {text!r}: write transport:address:port, as udp:127.0.0.1:5060")
+        raise ConfigError(
+            f"listen {text!r}: write transport:address:port, as udp:127.0.0.1:5060; transports are "
+            "udp, tcp, tls, ws and wss"
+        )
     if transport not in AVAILABLE:
         names = " or ".join(TRANSPORT_NAME[number] for number in AVAILABLE)
         raise ConfigError(f"listen {text!r}: {name} is not available; use {names}")
@@ -41,8 +46,12 @@ def parse_listen(text: object) -> tuple[int, str, int]:
             f"listen {text!r}: {host!r} is no address; write a numeric one (IPv6 in brackets) and "
             "the name in advertise="
         ) from None
-    if address.version == 6 and address.scope_id:
-        raise ConfigError(f"listen {text!r}: link-local addresses with a zone cannot be used")
+    if address.version == 6:
+        address = address.ipv4_mapped or address  # a socket for it would be an IPv4 one
+    if address.version == 6 and address.is_link_local != bool(address.scope_id):
+        raise ConfigError(
+            f"listen {text!r}: a link-local address, and no other, has a zone: [fe80::1%eth0]"
+        )
     return transport, str(address), DEFAULT_PORT[transport] if port is None else port
 
 
@@ -62,6 +71,29 @@ def parse_alias(text: object) -> tuple[str, int | None]:
         )
     host, port = _split(text, text)
     return _name_or_address(host, text).lower(), port or None
+
+
+def parse_proxies(value: object) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """The networks of ``proxy_protocol=["10.0.0.0/8", "2001:db8::7"]``."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(
+            f"proxy_protocol takes addresses of load balancers, as ['10.0.0.0/8'], not {value!r}"
+        )
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as exc:
+        raise ConfigError(f"proxy_protocol: {exc}; write addresses or networks") from None
+
+
+def parse_server(text: str, port: int) -> tuple[str, int]:
+    """Numeric address and port of a server that is not ours; ``port`` if none is written."""
+    bare = text.count(":") > 1 and not text.startswith("[")
+    host, written = (text, None) if bare else _split(text, text)
+    try:
+        return str(ipaddress.ip_address(host)), written or port
+    except ValueError:
+        raise ConfigError(f"{text!r}: write a numeric address, as 192.0.2.53 or [::1]:53") from None
 
 
 def expand(host: str, local: list[str]) -> list[str]:

@@ -87,7 +87,7 @@ class Loader:
     def __init__(self, extra: Mapping[str, Callable[[], Module]] | None = None) -> None:
         """``extra``: modules by name that are found before the installed ones (for tests)."""
         self.modules: dict[str, Loaded] = {}
-        #: what was logged about the binding order
+        #: what was logged about the order of modules, and about settings
         self.warnings: list[str] = []
         self._extra = extra or {}
         self._installed: dict[str, list[EntryPoint]] | None = None
@@ -265,6 +265,11 @@ class Loader:
                 f"{file}:{line}: {early} runs without {owner}, which is loaded after it: move "
                 f"loadmodule({owner!r}) (line {at[1]}) above loadmodule({early!r}) (line {line})"
             )
+            self.warn((warning,))
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Something that the operator should know, and that can be lived with."""
+        for warning in warnings:
             self.warnings.append(warning)
             log.warning("%s", warning)
 

@@ -16,7 +16,9 @@ from sipedge.modules.sl import SlModule
 from sipedge.modules.stun import StunModule
 from sipedge.modules.textops import TextopsModule
 from sipedge.modules.tm import TmModule
+from sipedge.modules.websocket import WebsocketModule
 from sipedge.modules.xlog import XlogModule
+from sipedge.settings import Settings
 from sipedge.sip.message import SipMessage as SipMessage
 
 class Ksr(_Ksr):
@@ -33,18 +35,18 @@ class Ksr(_Ksr):
     stun: StunModule
     textops: TextopsModule
     tm: TmModule
+    websocket: WebsocketModule
     xlog: XlogModule
     # modules of other packages
     def __getattr__(self, name: str) -> Any: ...
 
-class CoreSettings:
-    control_socket: str
-    force_rport: bool
-    tcp_connection_lifetime: float
+core: Settings
 
-core: CoreSettings
-
-def listen(address: str, advertise: str | None = None) -> None: ...
+def listen(
+    address: str,
+    advertise: str | None = None,
+    proxy_protocol: str | list[str] | tuple[str, ...] = (),
+) -> None: ...
 def alias(*names: str) -> None: ...
 def loadmodule(name: str) -> None: ...
 def modparam(module: str, name: str, value: object) -> None: ...

@@ -107,7 +107,7 @@ class SiputilsModule:
         if uri is None or not self._core.is_myself(uri):
             return FAIL
         own = any(
-            (listener.transport, listener.host, listener.port)
+            (listener.transport, listener.address, listener.port)
             == (msg.flow.transport, *msg.flow.remote)
             for listener in self._core.flows.listeners
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sipedge.flow import Address, Flow, Listener
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT: Final = 10.0  # seconds until every layer is established (requirement TRN-18)
 LINGER: Final = 2.0  # seconds for the peer to read our last words after we closed our side
 WRITE_LIMIT: Final = 1 << 20  # octets that wait for a peer that does not read (requirement INC-15)
 
@@ -31,8 +31,9 @@ class Connection(asyncio.Protocol):
     """One stream; ``flow.io`` refers to it until it ends."""
 
     __slots__ = (
-        "_attached", "_deadline", "_layers", "_linger", "_over", "_pending", "_pending_size",
-        "_server", "_transport", "_up", "flow", "listener", "local", "remote",
+        "_attached", "_begun", "_deadline", "_layers", "_linger", "_over", "_pending",
+        "_pending_size", "_server", "_transport", "_up", "accepted", "counted", "flow", "listener",
+        "local", "remote",
     )  # fmt: skip
 
     def __init__(
@@ -46,12 +47,16 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """``layers``: lowest first.  ``flow``: what is dialed; an accepted one is made later."""
         self.listener = listener
-        #: both ends, as TCP says; a PROXY header knows better
+        #: both ends, as TCP says, or a PROXY header, which knows better
         self.remote = remote
         self.local = local
         self.flow = flow
+        self.accepted = flow is None
+        #: an accepted one: the address as whose ``Admission`` counts it, if that is known
+        self.counted: str | None = None
         self._server = server
         self._layers = layers
+        self._begun = 0  # layers that were started: all below the last of them are established
         self._up = False  # every layer is established, the core knows the flow
         self._attached = False
         self._over = False  # no more is received or sent; the core knows, if it ever knew the flow
@@ -71,10 +76,9 @@ class Connection(asyncio.Protocol):
         if self._over:  # while the loop was busy with it; ``attached`` will abort
             return
         if self._layers:
-            self._deadline = self._server.loop.call_later(HANDSHAKE_TIMEOUT, self._too_late)
-            self._start(0)
-        else:
-            self._established()
+            patience = self._server.core.tcp_handshake_timeout
+            self._deadline = self._server.loop.call_later(patience, self._too_late)
+        self._begin()
 
     def data_received(self, data: bytes) -> None:
         if self._over:  # we only wait for the peer to close
@@ -83,8 +87,8 @@ class Connection(asyncio.Protocol):
             self._server.received(data, cast(Flow, self.flow))
             return
         chunks, reason = self._through(data)
-        if not self._up and self._layers[-1].established:
-            self._established()
+        if self._up and not reason:
+            self._note(chunks)
         for chunk in chunks:
             if self._over:
                 return
@@ -94,13 +98,17 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         self.ended("closed by the peer")
+        if self._linger is None:  # it closed its side only, and may never read what we have written
+            self._linger = self._server.loop.call_later(LINGER, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._linger is not None:
             self._linger.cancel()
         self._transport = None
         self.ended(f"lost: {exc}" if exc else "closed by the peer")
-        self._server.connections.discard(self)
+        for layer in self._layers:
+            layer.gone()
+        self._server.gone(self)
 
     # Called by the rest of net.
 
@@ -143,7 +151,9 @@ class Connection(asyncio.Protocol):
         self.ended(reason)
         if transport is None or transport.is_closing() or self._linger is not None:
             return
-        for at in range(len(self._layers) - 1, -1, -1):
+        # above a layer that is over there is nobody who would read last words
+        top = next((at for at, one in enumerate(self._layers) if one.over), self._begun - 1)
+        for at in range(top, -1, -1):
             self._write(at, self._layers[at].close())
         self._linger = self._server.loop.call_later(LINGER, self.abort)
         if transport.can_write_eof() and not transport.is_closing():
@@ -162,7 +172,11 @@ class Connection(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         if self._transport is None:
-            self._server.connections.discard(self)
+            self._server.gone(self)
+        if (
+            not reason.isprintable()
+        ):  # the peer's words may be in it: no lines of its own in our log
+            reason = ascii(reason)[1:-1]
         flow = self.flow
         if flow is None:
             log.info("no connection from %s: %s", self.name, reason)
@@ -183,18 +197,54 @@ class Connection(asyncio.Protocol):
                 above += layer.receive(chunk)
             self._write(at, layer.outgoing())
             reason = reason or layer.over
+            if self._over:  # nobody reads what this layer has to say
+                return [], ""
             if begins and layer.established:
-                self._start(at + 1)
+                self._begin()
             chunks = above
-            if not chunks:
+            if not chunks or self._over:
                 break
         return chunks, reason
 
-    def _start(self, at: int) -> None:
-        if at < len(self._layers):
-            layer = self._layers[at]
+    def _begin(self) -> None:
+        """Start every layer that has only established ones below it; all of them: a flow."""
+        layers = self._layers
+        while True:
+            if self._begun:
+                below = layers[self._begun - 1]
+                if not below.established or not self._admitted(below.facts):
+                    return
+            if self._begun == len(layers):
+                break
+            layer = layers[self._begun]
+            self._begun += 1
             layer.start()
-            self._write(at, layer.outgoing())
+            self._write(self._begun - 1, layer.outgoing())
+            if self._over:
+                return
+        self._established()
+
+    def _admitted(self, facts: dict[str, Any]) -> bool:
+        """A PROXY header says who it really is; does that one have too many connections?"""
+        if "remote" not in facts or not self.accepted or self.counted is not None:
+            return True
+        self.remote = facts["remote"]
+        self.local = facts["local"]
+        if not self._server.admission.enter_from(self.remote[0], monotonic()):
+            self.close("too many connections of one address")
+            return False
+        self.counted = self.remote[0]
+        return True
+
+    def _note(self, chunks: list[bytes]) -> None:
+        """Octets came: a sign of life (requirement KA-17), even if the core gets nothing to read.
+        A message that comes in many small pieces has only so much time, like one on plain TCP."""
+        flow = cast(Flow, self.flow)
+        flow.last_rx = now = monotonic()
+        if not self._layers[-1].unfinished:
+            flow.begun = None
+        elif flow.begun is None or any(chunk.__class__ is bytes for chunk in chunks):
+            flow.begun = now  # the one before is complete; a ping between fragments is no message
 
     def _established(self) -> None:
         """A flow from now on."""
@@ -205,8 +255,8 @@ class Connection(asyncio.Protocol):
         facts: dict[str, Any] = {}
         for layer in self._layers:
             facts.update(layer.facts)
-        self.remote = facts.pop("remote", self.remote)
-        self.local = facts.pop("local", self.local)
+        facts.pop("remote", None)
+        facts.pop("local", None)
         if self.flow is None:
             self.flow = self._server.core.flows.accept(self.listener, self.remote, self.local)
             self.flow.io = self

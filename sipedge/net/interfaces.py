@@ -1,4 +1,5 @@
-"""The addresses of this machine, for ``listen`` on ``0.0.0.0`` or ``::`` (before stop 1).
+"""The addresses of this machine, for ``listen`` on ``0.0.0.0`` or ``::``, before stop 1; and how an
+address is told to a socket.
 
 We bind each address by itself: only so does a reply leave from the address that the request came to
 (requirement INC-22), and only so can Via and Record-Route name it.
@@ -7,8 +8,11 @@ We bind each address by itself: only so does a reply leave from the address that
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # it comes without stubs
+
+from sipedge.flow import Listener, is_link_local
 
 
 def local_addresses() -> list[str]:
@@ -25,3 +29,15 @@ def local_addresses() -> list[str]:
             if name in up and usable and "%" not in address.address:
                 found[address.address] = None
     return list(found)
+
+
+def sockaddr(listener: Listener, host: str, port: int) -> tuple[Any, ...]:
+    """What sockets of ``listener`` take for a numeric address, their own or a peer's.
+
+    A link-local one is on the link of the listener: two peers may have the same address on two
+    links (RFC 4007 §4).  Raises OSError if there is no such interface.
+    """
+    if not listener.is_v6:
+        return host, port
+    scope = socket.if_nametoindex(listener.zone) if listener.zone and is_link_local(host) else 0
+    return host, port, 0, scope

@@ -14,18 +14,21 @@ from typing import Any
 class Layer:
     """One layer of a connection.  Subclasses override what they need.
 
-    A layer never raises for what a peer sends.  When it can carry nothing more, because of an error
+    It gives nothing to the layer above, and is given nothing by it, before it is established.  It
+    never raises for what a peer sends.  When it can carry nothing more, because of an error
     or because the peer said goodbye, it sets ``over`` to the reason and has its last words, if any,
     in ``outgoing``; what it had received before is still delivered.
     """
 
-    __slots__ = ("established", "facts", "over")
+    __slots__ = ("established", "facts", "over", "unfinished")
 
     def __init__(self) -> None:
         #: the handshake is done: the layer above may begin
         self.established = False
         #: why this layer has ended; "" while it works
         self.over = ""
+        #: for a layer that keeps the bounds of messages: one has begun and is not complete
+        self.unfinished = False
         #: what was learned about the peer: goes to ``Flow.facts``; ``remote`` and ``local``, each a
         #: host and a port, replace the addresses of the TCP connection
         self.facts: dict[str, Any] = {}
@@ -39,7 +42,9 @@ class Layer:
         raise NotImplementedError
 
     def send(self, data: bytes) -> bytes:
-        """The octets for below that carry ``data``, a chunk or a message from above."""
+        """The octets for below that carry ``data``, a chunk or a message from above.
+
+        What came before the end of the layer is still answered: b"" if that cannot be carried."""
         raise NotImplementedError
 
     def outgoing(self) -> bytes:
@@ -49,3 +54,6 @@ class Layer:
     def close(self) -> bytes:
         """Last words for below (close_notify, a Close frame), once; nothing is sent after them."""
         return b""
+
+    def gone(self) -> None:
+        """The connection is no more: let go of whatever refers to itself."""

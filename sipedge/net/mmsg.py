@@ -5,9 +5,10 @@ never field by field (a ctypes attribute costs more than the copy of a whole mes
 bytes are copied out of one slab whose slots hold the largest datagram there is, so nothing is ever
 truncated (requirement TRN-12); pages of the slab that no datagram reached take no memory.
 
-``PlainIO`` does the same with ``recvfrom`` and ``sendto``, for systems without these calls.
-``batch_io`` chooses at start-up.  An address is kept in the form that the calls want: packed
-``sockaddr`` octets here, Python's tuple in ``PlainIO``; to everyone else it is an opaque key.
+``NativeIO`` is the same in C (``_mmsg.c``), where sipedge was built with it.  ``PlainIO`` makes do
+with ``recvfrom`` and ``sendto``, for systems without these calls.  ``batch_io`` chooses one of them
+at start-up.  An address is kept in the form that the calls want: packed ``sockaddr`` octets, in
+``PlainIO`` Python's tuple; to everyone else it is an opaque key.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ import sys
 from array import array
 from typing import Any, Final, Protocol
 
-from sipedge.flow import Address
+try:
+    from sipedge.net import _mmsg
+except ImportError:
+    _mmsg = None  # type: ignore[assignment]
 
 BATCH: Final = 64  # datagrams per call and per wake-up
 _LARGEST: Final = 65536  # UDP carries 65,507 octets over IPv4, 65,527 over IPv6
@@ -42,8 +46,8 @@ class BatchIO(Protocol):
         """Send up to ``BATCH`` datagrams to their address keys; returns how many the system took.
         Raises OSError if it did not take the first one, BlockingIOError if it cannot now."""
 
-    def key(self, address: Address) -> Any:
-        """The address key of a numeric host and port."""
+    def key(self, address: tuple[Any, ...]) -> Any:
+        """The address key of Python's address tuple; host and port are enough."""
 
     def sockaddr(self, key: Any) -> tuple[Any, ...]:
         """Python's address tuple of a key: host and port first."""
@@ -79,8 +83,8 @@ class PlainIO:
                 raise
         return sent
 
-    def key(self, address: Address) -> Any:
-        return (*address, 0, 0) if self._v6 else address
+    def key(self, address: tuple[Any, ...]) -> Any:
+        return (*address, 0, 0)[:4] if self._v6 else address[:2]
 
     def sockaddr(self, key: Any) -> tuple[Any, ...]:
         address: tuple[Any, ...] = key
@@ -130,14 +134,48 @@ class _Headers:
             message.hdr.iovlen = 1
 
 
-class MmsgIO:
-    """``recvmmsg`` and ``sendmmsg`` of Linux.
+class _PackedKeys:
+    """Address keys of one family: packed ``sockaddr`` octets."""
+
+    def __init__(self, family: socket.AddressFamily) -> None:
+        self._family = family
+
+    def key(self, address: tuple[Any, ...]) -> bytes:
+        family = struct.pack("=H", self._family)
+        port = struct.pack("!H", address[1])
+        packed = socket.inet_pton(self._family, address[0])
+        if self._family == socket.AF_INET:
+            return family + port + packed + bytes(8)
+        scope = address[3] if len(address) > 2 else 0
+        return family + port + bytes(4) + packed + struct.pack("=I", scope)
+
+    def sockaddr(self, key: Any) -> tuple[Any, ...]:
+        (port,) = struct.unpack_from("!H", key, 2)
+        if self._family == socket.AF_INET:
+            return socket.inet_ntop(self._family, key[4:8]), port
+        (scope,) = struct.unpack_from("=I", key, 24)  # of a link-local peer
+        return socket.inet_ntop(self._family, key[8:24]), port, 0, scope
+
+
+class NativeIO(_PackedKeys):
+    """``recvmmsg`` and ``sendmmsg`` of Linux, called in C."""
+
+    def receive(self, sock: socket.socket) -> list[Datagram]:
+        return _mmsg.receive(sock.fileno())
+
+    def send(self, sock: socket.socket, data: list[bytes], to: list[Any]) -> int:
+        return _mmsg.send(sock.fileno(), data, to)
+
+
+class MmsgIO(_PackedKeys):
+    """``recvmmsg`` and ``sendmmsg`` of Linux, called through ctypes.
 
     One instance serves all sockets of one family in one thread.  The kernel writes back a name
     length that for one family is always the same, so that nothing needs resetting between calls.
     """
 
     def __init__(self, family: socket.AddressFamily) -> None:
+        super().__init__(family)
         libc = ctypes.CDLL(None, use_errno=True)
         self._recvmmsg = libc.recvmmsg
         self._recvmmsg.argtypes = (
@@ -145,7 +183,6 @@ class MmsgIO:
         )  # fmt: skip
         self._sendmmsg = libc.sendmmsg
         self._sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
-        self._family = family
         self._name = name = 16 if family == socket.AF_INET else 28  # sizeof sockaddr_in, _in6
 
         self._rx = _Headers(name)
@@ -191,30 +228,17 @@ class MmsgIO:
             raise OSError(code, os.strerror(code))
         return sent
 
-    def key(self, address: Address) -> bytes:
-        family = struct.pack("=H", self._family)
-        port = struct.pack("!H", address[1])
-        packed = socket.inet_pton(self._family, address[0])
-        if self._family == socket.AF_INET:
-            return family + port + packed + bytes(8)
-        return family + port + bytes(4) + packed + bytes(4)
 
-    def sockaddr(self, key: Any) -> tuple[Any, ...]:
-        (port,) = struct.unpack_from("!H", key, 2)
-        if self._family == socket.AF_INET:
-            return socket.inet_ntop(self._family, key[4:8]), port
-        (scope,) = struct.unpack_from("=I", key, 24)  # of a link-local peer
-        return socket.inet_ntop(self._family, key[8:24]), port, 0, scope
-
-
-def mmsg_works() -> bool:
+def mmsg_works(kind: type[NativeIO | MmsgIO] = MmsgIO) -> bool:
     """Whether both calls are there, with the structures as we lay them out (Linux, 64 bits)."""
     if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    if kind is NativeIO and _mmsg is None:
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("127.0.0.1", 0))
-            io = MmsgIO(socket.AF_INET)
+            io = kind(socket.AF_INET)
             here = io.key(probe.getsockname())
             return io.send(probe, [b"?"], [here]) == 1 and io.receive(probe) == [(b"?", here)]
         except (OSError, AttributeError):  # refused by a sandbox, or a C library without them
@@ -222,5 +246,7 @@ def mmsg_works() -> bool:
 
 
 def batch_io(family: socket.AddressFamily) -> BatchIO:
-    """The quickest of the two that works here."""
+    """The quickest of the three that works here."""
+    if mmsg_works(NativeIO):
+        return NativeIO(family)
     return MmsgIO(family) if mmsg_works() else PlainIO(family)

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import logging
-import resource
-import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
@@ -22,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sipedge.errors import ConfigError
 from sipedge.flow import UDP, Address, Flow, Listener
+from sipedge.net.admission import Admission
 from sipedge.net.connection import Connection
-from sipedge.net.control import ControlSocket
 from sipedge.net.mmsg import BatchIO, batch_io
 from sipedge.net.poller import Poller, new_poller
+from sipedge.net.redial import Redial
 from sipedge.net.resolve import Resolver
 from sipedge.net.routes import RouteRunner
 from sipedge.net.stacks import Stacks
@@ -34,12 +32,11 @@ from sipedge.net.udp import UdpSocket
 
 if TYPE_CHECKING:
     from sipedge.config import Edge
-    from sipedge.lookups import Lookup
+    from sipedge.lookups import Answer, Lookup
 
 log = logging.getLogger(__name__)
 
 STOP_PATIENCE: Final = 2.0  # seconds for connections to take what was written when we stop
-YOUNG_OBJECTS: Final = 20_000  # containers made before the collector looks; see tame_gc
 WALL_CLOCK_S: Final = 60.0  # seconds between two looks at the wall clock
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
@@ -63,9 +60,11 @@ class Server:
         self.connections: set[Connection] = set()
         self._dialing: set[asyncio.Task[None]] = set()
         self._attaching: set[asyncio.Task[None]] = set()
+        self._redial = Redial()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf  # seconds, monotonic: what the timer is set for
         self._stopped = False
+        self._flushes = False  # soon: datagrams of streams wait to be sent together
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -86,14 +85,15 @@ class Server:
         """
         self.loop = asyncio.get_running_loop()
         self.poller = new_poller(self.loop)
-        self._resolver = Resolver(self.loop, self._resolved)
+        self._resolver = Resolver(self.loop, self.core, self._resolved)
         self._routes = RouteRunner(self.loop, self._before_step, self._after_step)
-        self._stacks = Stacks(self.core)
+        self.admission = Admission(self.core)
         core = self.core
         core.spawn = self._routes.spawn
         core.post = self._post
         ios = [self._io(family) for family in _FAMILIES]
         try:
+            self._stacks = Stacks(core)
             for wanted in core.flows.listeners:
                 self._bind(wanted, ios[wanted.is_v6])
             core.learn_own_addresses()
@@ -114,13 +114,24 @@ class Server:
         """Wall clocks are set, monotonic ones are not: look again now and then."""
         self.core.wall_offset = time() - monotonic()
 
+    def stop_accepting(self) -> None:
+        """No connections from now on."""
+        listeners, self._tcp = self._tcp, []
+        for listener in listeners:
+            listener.close()
+
+    async def settle(self) -> None:
+        """Let modules do what the end of connections means to them, for ``STOP_PATIENCE``."""
+        await self._routes.settle(STOP_PATIENCE)
+
     async def stop(self) -> None:
         """Close everything; connections get ``STOP_PATIENCE`` to take what was written to them."""
         if self._stopped:
             return
+        if self._flushes:
+            self._flush()
         self._stopped = True
-        for listener in self._tcp:
-            listener.close()
+        self.stop_accepting()
         await self._routes.close()
         await self._resolver.close()
         for task in tuple(self._dialing):
@@ -162,16 +173,31 @@ class Server:
 
     def accepted(self, listener: Listener, sock: socket.socket, remote: tuple[Any, ...]) -> None:
         """A TCP connection came in: let the loop read it."""
+        peer = _address(remote)
+        # behind a load balancer the PROXY header will say who it is
+        counted = None if listener.is_proxy(peer[0]) else peer[0]
+        if not self.admission.enter(counted, monotonic()):
+            sock.close()
+            return
         try:
             set_options(sock)
             local = sock.getsockname()
         except OSError:  # reset before we looked
+            self.admission.leave(counted)
             sock.close()
             return
-        layers = self._stacks.accepted(listener, _address(remote))
-        connection = Connection(self, listener, _address(remote), _address(local), layers)
+        layers = self._stacks.accepted(listener, peer)
+        connection = Connection(self, listener, peer, _address(local), layers)
+        connection.counted = counted
         self.connections.add(connection)
         self.attach(connection, sock, self.loop.connect_accepted_socket(lambda: connection, sock))
+
+    def gone(self, connection: Connection) -> None:
+        """The loop has let go of a connection; may be told twice."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            if connection.accepted:
+                self.admission.leave(connection.counted)
 
     def attach(
         self, connection: Connection, sock: socket.socket, takes_over: Awaitable[Any]
@@ -185,14 +211,30 @@ class Server:
         self.drain(now)
 
     def received(self, data: bytes, flow: Flow) -> None:
-        """A chunk of a stream."""
+        """A chunk of a stream.
+
+        Datagrams that follow from it leave when every connection that is ready has been read: all
+        in one system call.
+        """
         now = monotonic()
         self.guarded(self.core.receive, data, flow, now)
-        self.drain(now)
+        while not self._stopped and self._carry_out(now):
+            pass
+        if not self._flushes:
+            self._flushes = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushes = False
+        self.drain(monotonic())
 
     def ended(self, flow: Flow, reason: str) -> None:
         """A stream is over; called once for each.  What follows from it leaves soon."""
         now = monotonic()
+        if flow.dialed and flow.spoke:
+            self._redial.worked(flow)
+        elif flow.dialed:
+            self._redial.failed(flow, now)
         self.guarded(self.core.flow_closed, flow, reason, now)
         self.loop.call_soon(self.drain, now)  # soon, because this may run inside a drain
 
@@ -215,32 +257,38 @@ class Server:
         """Do everything that the core wants done, and arm the timer."""
         if self._stopped:
             return
-        core = self.core
-        flows = core.flows
-        while True:
-            dials, flows.dials = flows.dials, []
-            for flow in dials:  # first: what is to be sent on them is already waiting
-                self._dial(flow)
-            sends = core.sends()
-            for item in sends:
-                flow = item[1]
-                if flow.reliable:
-                    self._send_stream(*item)
-                else:
-                    flow.listener.io.outbox.append(item)
+        busy = True
+        while busy:
+            busy = self._carry_out(now)
             for sock in self._udp:
                 if sock.outbox:
                     sock.flush(now)
-            closes = core.closes()
-            for flow, reason in closes:
-                if flow.io is not None:
-                    flow.io.close(reason)
-            lookups = core.lookups()
-            for lookup in lookups:
-                self._resolver.ask(lookup, now)
-            if not (dials or sends or closes or lookups):
-                break
-        self._arm(core.next_timer())
+                    busy = True  # a peer may turn out not to be reachable
+        self._arm(self.core.next_timer())
+
+    def _carry_out(self, now: float) -> bool:
+        """Do what the core wants done by now, but put datagrams into the outboxes of their sockets;
+        returns whether there was anything, and so may be more."""
+        core = self.core
+        flows = core.flows
+        dials, flows.dials = flows.dials, []
+        for flow in dials:  # first: what is to be sent on them is already waiting
+            self._dial(flow)
+        sends = core.sends()
+        for item in sends:
+            flow = item[1]
+            if flow.reliable:
+                self._send_stream(*item)
+            else:
+                flow.listener.io.outbox.append(item)
+        closes = core.closes()
+        for flow, reason in closes:
+            if flow.io is not None:
+                flow.io.close(reason)
+        lookups = core.lookups()
+        for lookup in lookups:
+            self._resolver.ask(lookup)
+        return bool(dials or sends or closes or lookups)
 
     def _send_stream(self, data: bytes, flow: Flow) -> None:
         if flow.io is None:
@@ -252,6 +300,11 @@ class Server:
         layers = self._stacks.dialed(flow)
         connection = Connection(self, flow.listener, flow.remote, flow.local, layers, flow)
         self.connections.add(connection)
+        if self._redial.rest(flow, monotonic()):
+            self.count("dials_rested")
+            # soon, because what is to be sent on it has not been drained yet
+            self.loop.call_soon(connection.ended, "not connected: it failed a moment ago")
+            return
         self._task(dial(connection, self), self._dialing)
 
     def _task(self, coro: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
@@ -259,9 +312,9 @@ class Server:
         tasks.add(task)  # the loop itself refers to tasks only weakly
         task.add_done_callback(tasks.discard)
 
-    def _resolved(self, lookup: Lookup, addresses: list[str]) -> None:
+    def _resolved(self, lookup: Lookup, answer: Answer) -> None:
         now = monotonic()
-        self.guarded(self.core.resolved, lookup, addresses, now)
+        self.guarded(self.core.resolved, lookup, answer, now)
         self.loop.call_soon(self.drain, now)
 
     # -- steps of asynchronous routes ------------------------------------------------------------
@@ -315,71 +368,3 @@ def _bind_error(listener: Listener, exc: OSError) -> ConfigError:
     }.get(exc.errno or 0, exc.strerror or str(exc))
     file, line = listener.source or (None, None)
     return ConfigError(f"cannot listen on {listener.name}: {reason}", file, line)
-
-
-async def serve(edge: Edge, *, ready: Callable[[], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT.  ``ready`` is called once every listener has its port.
-
-    Raises ``ConfigError`` if a listener cannot be bound or a module refuses to start.
-    """
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with Server(edge) as server, ControlSocket(server, edge):
-        if ready is not None:
-            ready()
-        await stop.wait()
-        log.info("stopping")
-
-
-def run(edge: Edge, *, ready: Callable[[], None] | None = None) -> int:
-    """``serve`` in an event loop of its own (uvloop if it is installed); returns the exit status.
-
-    Raises ``ConfigError`` as ``serve`` does.
-    """
-
-    def started() -> None:
-        tame_gc()
-        if ready is not None:
-            ready()
-
-    _raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(edge, ready=started))
-    return 0
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-def _raise_descriptor_limit() -> None:
-    """A descriptor a connection: take as many as we may have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError) as exc:  # macOS says unlimited and means something else
-        log.debug("descriptor limit: %s", exc)
-
-
-def tame_gc() -> None:
-    """No long pauses: whatever survives a collection of young objects is never looked at again.
-
-    Bindings and flows live long and by the hundred thousand; walking over them took 236 ms at worst
-    while growing to a million, 0.3 ms so.  Reference counting frees frozen objects as ever; only a
-    cycle that was alive in such a moment and dies later stays, and hot objects make no cycles.
-    """
-
-    def freeze(phase: str, _: dict[str, int]) -> None:
-        if phase == "stop":
-            gc.freeze()
-
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
-    gc.callbacks.append(freeze)

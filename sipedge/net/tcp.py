@@ -17,6 +17,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final
 
 from sipedge.flow import Listener
+from sipedge.net.interfaces import sockaddr
 
 if TYPE_CHECKING:
     from sipedge.net.connection import Connection
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 ACCEPTS: Final = 64  # connections per wake-up of a listener
 ACCEPT_PAUSE: Final = 0.5  # seconds without accepting when descriptors have run out
 BACKLOG: Final = 1024
-CONNECT_TIMEOUT: Final = 5.0  # seconds (requirement TRN-17)
 
 # Half-open connections end in bounded time (requirement KA-27): probes after a minute of silence,
 # and written data that the peer's system does not acknowledge within 30 s.
@@ -101,9 +101,10 @@ async def dial(connection: Connection, server: Server) -> None:
     sock = socket.socket(socket.AF_INET6 if listener.is_v6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
         set_options(sock)
-        sock.bind((listener.host, 0))
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await server.loop.sock_connect(sock, connection.remote)
+        sock.bind(sockaddr(listener, listener.address, 0))
+        async with asyncio.timeout(server.core.tcp_connect_timeout):
+            to = sockaddr(listener, *connection.remote)
+            await server.loop.sock_connect(sock, to)
         host, port = sock.getsockname()[:2]
     except OSError as exc:  # TimeoutError is one
         sock.close()
@@ -141,7 +142,7 @@ def _bind(listener: Listener) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listener.is_v6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((listener.host, listener.port))
+        sock.bind(sockaddr(listener, listener.address, listener.port))
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()

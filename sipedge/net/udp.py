@@ -22,7 +22,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from sipedge.flow import Flow, Listener
+from sipedge.net.interfaces import sockaddr
 from sipedge.net.mmsg import BATCH, BatchIO
+from sipedge.net.proxy_protocol import ProxyError, parse
 
 if TYPE_CHECKING:
     from sipedge.net.server import Server
@@ -40,7 +42,10 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SOCK_EXTENDED_ERR: Final = struct.Struct("=IBBBBII")  # linux/errqueue.h: errno, origin, type, code
 _ORIGIN_ICMP, _ORIGIN_ICMP6 = 2, 3
 _FRAGMENTATION_NEEDED: Final = 4  # a code of ICMP "destination unreachable"
-_UNREACHABLE: Final = frozenset((errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH))
+#: EINVAL: a link-local peer that nothing has come from, so that its link is not known
+_UNREACHABLE: Final = frozenset(
+    (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EINVAL)
+)
 
 
 class UdpSocket:
@@ -54,6 +59,8 @@ class UdpSocket:
         self._server = server
         self._core = server.core
         self._io = io
+        #: datagrams go where ``flow.remote`` says, in two words
+        self._plain = not (listener.is_v6 or listener.proxies)
         self._new: dict[Any, Flow] = {}
         self._old: dict[Any, Flow] = {}
         self._waiting: deque[tuple[bytes, Flow]] = deque()
@@ -64,7 +71,8 @@ class UdpSocket:
 
     def start(self) -> None:
         """Begin to read."""
-        self._server.poller.add(self._fd, self._on_readable)
+        behind = self._listener.proxies
+        self._server.poller.add(self._fd, self._on_readable_behind if behind else self._on_readable)
 
     def close(self) -> None:
         self._server.poller.remove(self._fd)
@@ -85,9 +93,59 @@ class UdpSocket:
             try:
                 receive(data, find(key) or self._flow_of(key), now)
             except Exception:
-                log.exception("a datagram of %d octets was lost", len(data))
-                self._server.count("net_exceptions")
+                self._lost(data)
         self._server.drain(now)
+
+    def _on_readable_behind(self) -> None:
+        """The same for a listener that load balancers send to."""
+        try:
+            batch = self._io.receive(self._sock)
+        except OSError:
+            batch = []
+        now = monotonic()
+        if not batch:
+            self._read_errors(now)
+        for data, key in batch:
+            try:
+                flow = self._new.get(key)
+                start = 0
+                if flow is None:
+                    flow, start = self._behind(data, key, now)
+                if flow is not None:
+                    self._core.receive(data[start:], flow, now)
+            except Exception:
+                self._lost(data)
+        self._server.drain(now)
+
+    def _behind(self, data: bytes, key: Any, now: float) -> tuple[Flow | None, int]:
+        """The flow of a datagram, and where its payload begins; no flow: drop it.
+
+        From a load balancer each datagram has to have a PROXY header, and nobody else is believed.
+        """
+        host, port = self._io.sockaddr(key)[:2]
+        host = host.partition("%")[0]
+        if not self._listener.is_proxy(host):
+            return self._flow_of(key), 0
+        try:
+            header = parse(data, False)
+        except ProxyError:
+            header = None
+        if header is None:
+            self._server.count("proxy_headers_bad")
+            return None, 0
+        if header.remote is None:  # the load balancer itself looks whether we live
+            flow = self._core.flows.udp(self._listener, (host, port))
+        else:
+            behind = self._core.flows.behind
+            flow, over = behind.seen(self._listener, (host, port), header.remote)
+            for old in over:
+                self._server.guarded(self._core.flow_closed, old, "its port is another's", now)
+        flow.io = key
+        return flow, header.size
+
+    def _lost(self, data: bytes) -> None:
+        log.exception("a datagram of %d octets was lost", len(data))
+        self._server.count("net_exceptions")
 
     def _flow_of(self, key: Any) -> Flow:
         """The flow of an address that is not in the young generation."""
@@ -111,7 +169,7 @@ class UdpSocket:
         at, count = 0, len(out)
         while at < count:
             try:
-                if count == 1 and not self._listener.is_v6:  # quicker for one than a batch of one
+                if count == 1 and self._plain:  # quicker for one than a batch of one
                     self._sock.sendto(out[0][0], out[0][1].remote)
                     return
                 at += self._send_batch(out[at : at + BATCH])
@@ -129,7 +187,7 @@ class UdpSocket:
 
     def _key(self, flow: Flow) -> Any:
         """The address key of a flow that was made from a token or a URI."""
-        flow.io = self._io.key(flow.remote)
+        flow.io = self._io.key(sockaddr(self._listener, *flow.remote))
         return flow.io
 
     def _send_one(self, data: bytes, flow: Flow, now: float) -> None:
@@ -175,7 +233,9 @@ class UdpSocket:
                 return
             if address and any(_is_unreachable(*item) for item in control):
                 host, port = address[0].partition("%")[0], address[1]
-                flow = self._core.flows.udp(self._listener, (host, port))
+                flows = self._core.flows
+                flow = flows.behind.at(self._listener, (host, port))
+                flow = flow or flows.udp(self._listener, (host, port))
                 self._server.count("udp_unreachable")
                 self._server.guarded(self._core.flow_unreachable, flow, now)
 
@@ -214,7 +274,7 @@ def _bind(listener: Listener) -> socket.socket:
             # Large messages stay on their UDP flow (ruling A4): routers may fragment them, as with
             # Kamailio's default pmtu_discovery=0, instead of the first one being lost.
             _try_option(sock, socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
-        sock.bind((listener.host, listener.port))
+        sock.bind(sockaddr(listener, listener.address, listener.port))
     except BaseException:
         sock.close()
         raise

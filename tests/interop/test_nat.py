@@ -7,6 +7,8 @@ the same key: the phone is not told, and does not register again.
 
 from __future__ import annotations
 
+import socket
+import struct
 from dataclasses import dataclass
 
 import pytest
@@ -144,3 +146,51 @@ def test_baresip_behind_the_nat(net: Net, transport: str, crew: Crew) -> None:
         called.hang_up()
         caller.call_ended()
         called.call_ended()
+
+
+@pytest.mark.rfc("INC-04", "INC-14", "TOK-02", "KA-16", "KA-27", "HPX-08")
+def test_a_nat_that_forgets_a_connection(crew: Crew) -> None:
+    """Neither side is told: no FIN, no reset, no ICMP.
+
+    The next call fails with 430 as soon as the phone must have sent a keep-alive, and not when TCP
+    gives up minutes later; the phone registers again on a new connection and is reached there.
+    """
+    nat = Nat(crew)
+    home = registrar(crew, *HOME_AT, namespace=nat.core)
+    quick = {"FLOW_TIMER = 20": "FLOW_TIMER = 2", "FLOW_TIMER + 10": "FLOW_TIMER + 4"}
+    site = edge(crew, home.address, *EDGE_AT, namespace=nat.core, more=quick)
+    net = Net(nat, site, home)
+    with net.phone("bob", "tcp") as bob, net.home_proxy() as proxy, net.peer("alice") as alice:
+        answer = bob.register()
+        assert answer.get("Flow-Timer") == "2"
+        route = f"Route: {answer.get('Path')}"
+        rings(proxy, bob, route)
+        nat.forget(bob.port)
+        branch = proxy.invite(bob.contact, route)
+        proxy.ack_failure(bob.contact, branch, proxy.expect("430"), route)
+        # who calls the ordinary way is told that there is no phone
+        branch = alice.invite(bob.aor)
+        alice.ack_failure(bob.aor, branch, alice.expect("480"))
+        with net.phone("bob", "tcp") as again:
+            again.instance = bob.instance
+            again.register()
+            rings(alice, again)
+            # the token of the connection that was does not lead to the one that is
+            branch = proxy.invite(bob.contact, route)
+            proxy.ack_failure(bob.contact, branch, proxy.expect("430"), route)
+
+
+@pytest.mark.rfc("INC-04", "TOK-02")
+def test_another_client_with_the_same_address(net: Net) -> None:
+    """Same ip:port, another connection: what was for the first one never reaches the second."""
+    with net.home_proxy() as home:
+        with Phone("bob", EDGE_AT, "tcp", PEER, 45678, net.nat.core) as bob:
+            route = f"Route: {bob.register().get('Path')}"
+            rings(home, bob, route)
+            reset = struct.pack("ii", 1, 0)
+            bob.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        with Phone("mallory", EDGE_AT, "tcp", PEER, 45678, net.nat.core) as mallory:
+            mallory.register()
+            branch = home.invite(bob.contact, route)
+            home.ack_failure(bob.contact, branch, home.expect("430"), route)
+            mallory.silence(0.3)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sipedge.flow import OPEN, TCP, UDP, Flow, FlowTable, Listener
+from sipedge.settings import Settings
 from tests.helpers_net import PATIENCE
 
 
-class FakeCore:
+class FakeCore(Settings):
     """Calls of ``net`` in ``events``; ``on_receive`` is what it does with bytes (default: echo)."""
 
     def __init__(self, *listeners: Listener) -> None:
@@ -21,6 +22,7 @@ class FakeCore:
             self.flows.add_listener(listener)
         self.stats: Counter[str] = Counter()
         self.now = 0.0
+        self.tls: Any = None
         self.spawn: Any = None
         self.events: list[tuple[Any, ...]] = []
         self.changed = threading.Condition()
@@ -58,6 +60,8 @@ class FakeCore:
     # what net uses
 
     wall_offset = 0.0
+    tls = None
+    websocket = None
 
     def every(self, interval_s: float, call: Callable[[float], None]) -> None:
         """Nothing here needs to be called again."""

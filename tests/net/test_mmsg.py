@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from sipedge.net import mmsg
-from sipedge.net.mmsg import BATCH, BatchIO, MmsgIO, PlainIO, batch_io
+from sipedge.net.mmsg import BATCH, BatchIO, MmsgIO, NativeIO, PlainIO, batch_io
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 LOCAL = {V4: "127.0.0.1", V6: "::1"}
-KINDS = [MmsgIO, PlainIO] if mmsg.mmsg_works() else [PlainIO]
+#: ``NativeIO`` is there in a compiled build
+KINDS = [kind for kind in (NativeIO, MmsgIO) if mmsg.mmsg_works(kind)] + [PlainIO]
 
 
 def bound(family: socket.AddressFamily) -> socket.socket:
@@ -90,10 +91,10 @@ def test_a_pending_error_is_raised_and_hides_nothing(pair: Pair) -> None:
     assert io.receive(b) == []
 
 
-@pytest.mark.skipif(not mmsg.mmsg_works(), reason="no recvmmsg here")
-def test_slots_do_not_leak_into_each_other() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_slots_do_not_leak_into_each_other(kind: type[BatchIO]) -> None:
     with bound(V4) as a, bound(V4) as b, bound(V4) as c:
-        io = MmsgIO(V4)
+        io = kind(V4)  # type: ignore[call-arg]
         to = io.key(c.getsockname())
         io.send(a, [b"a" * 100, b"b" * 1], [to] * 2)
         io.receive(c)
@@ -118,10 +119,27 @@ def test_the_plain_way_is_chosen_where_the_calls_are_refused(
     def refused(*_: object) -> int:
         raise OSError("refused")
 
+    monkeypatch.setattr(NativeIO, "send", refused)
     monkeypatch.setattr(MmsgIO, "send", refused)
     assert isinstance(batch_io(V4), PlainIO)
 
 
 @pytest.mark.skipif(mmsg.sys.platform != "linux", reason="Linux has them")
 def test_linux_has_the_calls() -> None:
-    assert isinstance(batch_io(V6), MmsgIO)
+    assert isinstance(batch_io(V6), KINDS[0])
+    assert KINDS[0] is not PlainIO
+
+
+@pytest.mark.skipif(NativeIO not in KINDS, reason="not a compiled build")
+def test_what_is_no_batch_is_refused() -> None:
+    with bound(V4) as a:
+        io = NativeIO(V4)
+        to = io.key(a.getsockname())
+        with pytest.raises(ValueError, match="one key for each"):
+            io.send(a, [b"x"], [])
+        with pytest.raises(ValueError, match="too many"):
+            io.send(a, [b"x"] * (BATCH + 1), [to] * (BATCH + 1))
+        with pytest.raises(TypeError):
+            io.send(a, ["x"], [to])  # type: ignore[list-item]
+        assert io.send(a, [], []) == 0
+        assert io.receive(a) == []

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
-from types import SimpleNamespace
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from sipedge.errors import ConfigError
-from sipedge.flow import CLOSED, TCP, UDP, WS, Listener
+from sipedge.flow import CLOSED, TCP, UDP, Listener
+from sipedge.lookups import SRV, A, Lookup
+from sipedge.net.mmsg import PlainIO
 from tests.helpers_net import (
     ANSWER_ALL,
     PATIENCE,
@@ -56,15 +56,10 @@ def test_an_address_in_use_is_the_operators_error(transport: int, kind: socket.S
     assert core.count("child_init") == 0
 
 
-@pytest.mark.parametrize(
-    ("listener", "message"),
-    [
-        (Listener(UDP, "192.0.2.77", 0), "no such address"),
-        (Listener(WS, "127.0.0.1", 0), "no such transport"),
-    ],
-)
-def test_what_cannot_be_bound(listener: Listener, message: str) -> None:
-    with pytest.raises(ConfigError, match=message), running_edge(FakeEdge(FakeCore(listener))):
+@pytest.mark.parametrize("transport", [UDP, TCP])
+def test_what_cannot_be_bound(transport: int) -> None:
+    core = FakeCore(Listener(transport, "192.0.2.77", 0))
+    with pytest.raises(ConfigError, match="no such address"), running_edge(FakeEdge(core)):
         pass
 
 
@@ -141,17 +136,16 @@ def test_exceptions_of_the_core_do_not_stop_the_loop(caplog: pytest.LogCaptureFi
 def test_lookups_are_answered() -> None:
     core = FakeCore()
     with running_edge(FakeEdge(core)) as server:
-        at_once = SimpleNamespace(host="x.invalid")
-        asked = SimpleNamespace(host="localhost")
 
         def ask() -> None:
-            core.to_resolve += [at_once, asked]
+            core.to_resolve += [Lookup(A, "localhost"), Lookup(SRV, "_sip._udp.localhost")]
             server.server.drain(0.0)
 
         server.call(ask)
-        answers = {lookup.host: found for _, lookup, found in core.wait_for("resolved", 2)}
-    assert answers["x.invalid"] == []
-    assert "127.0.0.1" in answers["localhost"] or "::1" in answers["localhost"]
+        answers = {one.kind: found.records for _, one, found in core.wait_for("resolved", 2)}
+    assert set(answers[A]) <= {"127.0.0.1", "127.0.1.1"}
+    assert answers[A]
+    assert answers[SRV] == ()
 
 
 def test_stopping_delivers_what_was_written_and_closes() -> None:
@@ -189,44 +183,35 @@ def test_asynchronous_routes() -> None:
             assert b"n%d@example.com" % number in reply
 
 
-PROCESS = """
-import sys
-from sipedge.config import load_config
-from sipedge.net.server import run
-edge = load_config(sys.argv[1])
-def ready():
-    print(*(x.port for x in edge.config.listeners), flush=True)
-sys.exit(run(edge, ready=ready))
-"""
+class CountingIO(PlainIO):
+    """Remembers what was sent together."""
+
+    sent: list[list[bytes]]
+
+    def send(self, sock: socket.socket, data: list[bytes], to: list[Any]) -> int:
+        self.sent.append(data)
+        return super().send(sock, data, to)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_as_a_process(tmp_path: Path, number: signal.Signals) -> None:
-    config = tmp_path / "edge.py"
-    config.write_text(ANSWER_ALL)
-    with subprocess.Popen(
-        [sys.executable, "-c", PROCESS, str(config)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        udp, tcp = map(int, process.stdout.readline().split())
-        with udp_peer() as peer, tcp_peer(("127.0.0.1", tcp)) as stream:
-            peer.sendto(options(), ("127.0.0.1", udp))
-            assert peer.recv(9999).startswith(b"SIP/2.0 200 OK\r\n")
-            stream.sendall(options(2) + b"\r\n\r\n")
-            assert receive(stream, 16) == b"SIP/2.0 200 OK\r\n"
-            process.send_signal(number)
-            assert process.wait(PATIENCE) == 0
-
-
-def test_the_collector_is_tamed() -> None:
-    code = """
-import gc
-from sipedge.net.server import YOUNG_OBJECTS, tame_gc
-tame_gc()
-assert gc.get_threshold()[0] == YOUNG_OBJECTS
-before = gc.get_freeze_count()
-kept = [[i] for i in range(3 * YOUNG_OBJECTS)]
-assert gc.get_freeze_count() > before + YOUNG_OBJECTS
-assert len(gc.get_objects()) < 2 * YOUNG_OBJECTS
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_datagrams_of_many_connections_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that are ready at the same time cost one system call, not one each."""
+    monkeypatch.setattr(CountingIO, "sent", [], raising=False)
+    core = FakeCore()
+    udp = core.flows.listeners[0]
+    gate = threading.Event()
+    with (
+        udp_peer() as registrar,
+        running_edge(FakeEdge(core), io=CountingIO) as server,
+        ExitStack() as stack,
+    ):
+        to = core.flows.udp(udp, registrar.getsockname())
+        core.on_receive = lambda data, flow: core.send(data, to)
+        peers = [stack.enter_context(tcp_peer(server.tcp)) for _ in range(5)]
+        core.wait_for("opened", 5)
+        server.loop.call_soon_threadsafe(gate.wait, PATIENCE)
+        for number, peer in enumerate(peers):
+            peer.sendall(b"%d" % number)
+        gate.set()
+        arrived = sorted(registrar.recv(10) for _ in peers)
+    assert arrived == [b"0", b"1", b"2", b"3", b"4"]
+    assert [len(batch) for batch in CountingIO.sent] == [5]

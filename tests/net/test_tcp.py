@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from sipedge.flow import CONNECTING, OPEN, TCP, Flow, Listener
-from sipedge.net import connection, tcp
+from sipedge.net import connection
 from tests.helpers_net import (
     PATIENCE,
     RunningEdge,
@@ -185,11 +185,9 @@ def test_a_refused_connection_ends_the_flow(server: RunningEdge) -> None:
 
 
 @pytest.mark.rfc("TRN-17")
-def test_connecting_takes_bounded_time(
-    server: RunningEdge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connecting_takes_bounded_time(server: RunningEdge) -> None:
     """Towards a server whose backlog is full the handshake is never finished."""
-    monkeypatch.setattr(tcp, "CONNECT_TIMEOUT", 0.2)
+    server.core.tcp_connect_timeout = 0.2
     with socket.socket() as target:
         target.bind(("127.0.0.1", 0))
         target.listen(0)
@@ -263,6 +261,7 @@ with asyncio.Runner(loop_factory=LOOP) as runner:
 """
 
 
+@pytest.mark.rfc("OPS-09")
 @pytest.mark.parametrize("loop", ["uvloop.new_event_loop", "asyncio.new_event_loop"])
 def test_running_out_of_descriptors_pauses_accepting(loop: str) -> None:
     code = FEW_DESCRIPTORS.replace("LOOP", loop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import hmac
 import ipaddress
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
@@ -177,14 +178,11 @@ def test_two_keys_of_the_ring_with_one_id() -> None:
     assert both.decode(old.encode(flow)) == (VALID, flow)
 
 
-def test_cache_of_verified_tokens_is_bounded_and_notices_a_close(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(FlowTokens, "SEEN", 500)
+def test_cache_of_verified_tokens_is_bounded_and_notices_a_close() -> None:
     table = edge((UDP, "192.0.2.10", 5060), (TCP, "192.0.2.10", 5060))
     tokens = FlowTokens(table, [KEY])
     for n in range(tokens.SEEN + 10):
-        flow = Flow(table.listeners[0], (f"10.0.{n >> 8}.{n & 255}", 5060))
+        flow = Flow(table.listeners[0], (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 5060))
         assert tokens.decode(tokens.encode(flow))[0] is VALID
     assert len(tokens._seen) <= tokens.SEEN
     stream = flow_of(table, ("198.51.100.7", 49152), 1)
@@ -234,7 +232,7 @@ def test_malformed_but_signed_by_us() -> None:
     udp4 = bytes.fromhex("c000020a13c4c6336407c000")
     tokens = FlowTokens(table, [KEY])
     assert tokens.decode(forge(b"\x11" + kid + udp4))[0] is VALID
-    for head in (0x21, 0x91, 0x12, 0x10, 0x14, 0x17):  # format, family, no id, none, SCTP, unknown
+    for head in (0x31, 0x91, 0x12, 0x10, 0x14, 0x17):  # format, family, no id, none, SCTP, unknown
         assert tokens.decode(forge(bytes((head,)) + kid + udp4)) == (BAD, None)
     assert tokens.decode(forge(b"\x11" + kid + udp4 + bytes(8))) == (BAD, None)
 
@@ -245,3 +243,52 @@ def test_dialed_connection_is_named_by_its_listener() -> None:
     flow.local = ("192.0.2.10", 39999)
     tokens = FlowTokens(table, [KEY])
     assert tokens.decode(tokens.encode(flow)) == (VALID, flow)
+
+
+@pytest.mark.rfc("OPS-07")
+@pytest.mark.parametrize("here", ["192.0.2.10", "2001:db8::10"])
+@pytest.mark.parametrize("client", ["198.51.100.7", "2001:db8::7"])
+@pytest.mark.parametrize("transport", [UDP, TCP])
+def test_behind_a_load_balancer_of_any_family(here: str, client: str, transport: int) -> None:
+    table = FlowTable()
+    networks = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
+    listener = table.add_listener(Listener(transport, here, 5060, proxies=networks))
+    remote = (client, 40001)
+    if transport == UDP:
+        flow, _ = table.behind.seen(listener, (here[:-2] + "99", 7001), remote)
+    else:
+        flow = table.accept(listener, remote)
+    token = FlowTokens(table, [KEY]).encode(flow)
+    assert len(token) in TOKEN_LENGTHS
+    assert FlowTokens(table, [KEY]).decode(token) == (VALID, flow)
+    table.closed(flow)
+    assert FlowTokens(table, [KEY]).decode(token)[0] is GONE
+
+
+@pytest.mark.rfc("OPS-07")
+def test_a_flow_behind_a_load_balancer_is_never_made_from_its_token() -> None:
+    def fresh() -> tuple[FlowTable, Listener]:
+        table = FlowTable()
+        networks = (ip_network("192.0.2.0/24"),)
+        return table, table.add_listener(Listener(UDP, "192.0.2.10", 5060, proxies=networks))
+
+    table, listener = fresh()
+    remote = ("198.51.100.7", 40001)
+    tokens = FlowTokens(table, [KEY])
+    through, _ = table.behind.seen(listener, ("192.0.2.99", 7001), remote)
+    token = tokens.encode(through)
+    direct = Flow(listener, remote)
+    assert tokens.encode(direct) != token
+    table, listener = fresh()  # a restart
+    tokens = FlowTokens(table, [KEY])
+    verdict, flow = tokens.decode(token)
+    assert verdict is GONE
+    assert flow is not None
+    assert flow.remote == remote
+    again, _ = table.behind.seen(listener, ("192.0.2.99", 7002), remote)
+    assert tokens.decode(token) == (VALID, again)
+    other, over = table.behind.seen(listener, ("192.0.2.99", 7002), ("198.51.100.8", 1))
+    for one in over:
+        table.closed(one)
+    assert tokens.decode(token)[0] is GONE
+    assert other.alive

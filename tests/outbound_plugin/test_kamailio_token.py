@@ -7,7 +7,7 @@ import binascii
 import pytest
 
 from outbound_plugin.api import BAD, GONE, VALID
-from outbound_plugin.flow_token import FlowTokens, HmacKey
+from outbound_plugin.flow_token import FlowTokens, HmacKey, Named
 from outbound_plugin.kamailio_token import KAMAILIO_LENGTHS, KamailioTokens, secret_key
 from sipedge.flow import TCP, TLS, UDP, WS, FlowTable, Listener
 
@@ -47,7 +47,7 @@ def test_vectors(
     key: bytes, token: bytes, transport: int, local: tuple[str, int], remote: tuple[str, int]
 ) -> None:
     assert len(token) in KAMAILIO_LENGTHS
-    assert KamailioTokens([key])(token) == (transport, local, remote, b"")
+    assert KamailioTokens([key])(token) == Named(transport, local, remote)
     assert KamailioTokens([b"0" * 20, key])(token) is not None
     assert KamailioTokens([b"0" * 20])(token) is None
 

@@ -72,6 +72,15 @@ class Nat:
         self._inside(self.nat, ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])
         self._inside(self.nat, [self._nft, "-f", "-"], _RULES)
 
+    def forget(self, port: int) -> None:
+        """The NAT loses what it knows of the phone's TCP connection from ``port``.
+
+        It tells nobody: whatever either side sends on that connection is dropped from now on.
+        """
+        drop = "insert rule ip filter through ip {} 10.99.1.2 tcp {} {} drop\n"
+        rules = drop.format("saddr", "sport", port) + drop.format("daddr", "dport", port)
+        self._inside(self.nat, [self._nft, "-f", "-"], rules)
+
     def _link(self, a: str, a_name: str, a_ip: str, b: str, b_name: str, b_ip: str) -> None:
         """A cable between two namespaces."""
         self._run(
@@ -88,20 +97,51 @@ class Nat:
         _checked([self._ip, "netns", "exec", space, *command], text)
 
 
+class Link:
+    """A cable with IPv6 link-local addresses only: ``here`` (fe80::1) and ``there`` (fe80::2).
+
+    Both ends are called eth0, in two namespaces of their own.
+    """
+
+    HERE: Final = "fe80::1"
+    THERE: Final = "fe80::2"
+
+    def __init__(self, crew: Crew) -> None:
+        ip = need("ip")
+        base = f"sipedge{os.getpid()}"
+        self.here, self.there = f"{base}h", f"{base}t"
+        for name in (self.here, self.there):
+            _checked([ip, "netns", "add", name])
+            crew.callback(_checked, [ip, "netns", "delete", name])
+            _checked([ip, "-n", name, "link", "set", "lo", "up"])
+        cable = [ip, "link", "add", "eth0", "netns", self.here, "type", "veth"]
+        _checked([*cable, "peer", "name", "eth0", "netns", self.there])
+        for name, address in ((self.here, self.HERE), (self.there, self.THERE)):
+            set_link = [ip, "-n", name, "link", "set", "eth0"]
+            _checked([*set_link, "addrgenmode", "none"])  # no address of its own making
+            _checked([*set_link, "up"])
+            # nodad: it can be used at once (RFC 4862 §5.4)
+            _checked([ip, "-n", name, "address", "add", f"{address}/64", "dev", "eth0", "nodad"])
+
+
 def _checked(command: list[str], text: str | None = None) -> None:
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
-def socket_in(namespace: str | None, kind: socket.SocketKind) -> socket.socket:
-    """An IPv4 socket that lives in ``namespace``, for use from here; ``None``: where we are.
+def socket_in(
+    namespace: str | None,
+    kind: socket.SocketKind,
+    family: socket.AddressFamily = socket.AF_INET,
+) -> socket.socket:
+    """A socket that lives in ``namespace``, for use from here; ``None``: where we are.
 
     A socket stays in the namespace where it was made, and a namespace is an attribute of a thread:
     so a thread goes there, makes the socket, and ends.
     """
     if namespace is None:
-        return socket.socket(socket.AF_INET, kind)
+        return socket.socket(family, kind)
     made: list[socket.socket | OSError] = []
 
     def make() -> None:
@@ -110,7 +150,7 @@ def socket_in(namespace: str | None, kind: socket.SocketKind) -> socket.socket:
             if libc.setns(space.fileno(), _CLONE_NEWNET) != 0:
                 made.append(OSError(ctypes.get_errno(), f"setns to {namespace}"))
                 return
-        made.append(socket.socket(socket.AF_INET, kind))
+        made.append(socket.socket(family, kind))
 
     thread = threading.Thread(target=make)
     thread.start()
