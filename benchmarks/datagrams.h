@@ -1,72 +1,17 @@
 /*
- * datagrams.h: the clocks, and UDP in batches.  sendmmsg and recvmmsg keep the generator quicker than
- * any device; IP_PKTINFO gives every phone its own address on one socket.
+ * datagrams.h: UDP in batches.  sendmmsg and recvmmsg keep the generator quicker than any device;
+ * IP_PKTINFO gives every phone its own address on one socket.
  */
 #ifndef DATAGRAMS_H
 #define DATAGRAMS_H
-#define _GNU_SOURCE
+#include "measure.h"
+
 #include <arpa/inet.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { BATCH = 32, LARGEST = 4096, MAX_PIDS = 16 };
-
-/* -- clocks ----------------------------------------------------------------------------------- */
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec + t.tv_nsec * 1e-9;
-}
-
-static double own_cpu(void) {
-    struct rusage r;
-    getrusage(RUSAGE_SELF, &r);
-    return r.ru_utime.tv_sec + r.ru_stime.tv_sec + 1e-6 * (r.ru_utime.tv_usec + r.ru_stime.tv_usec);
-}
-
-static int pids[MAX_PIDS], pid_count;
-
-/* Process ids, separated by commas. */
-static void watch(char *list) {
-    for (char *pid = strtok(list, ","); pid && pid_count < MAX_PIDS; pid = strtok(NULL, ","))
-        pids[pid_count++] = atoi(pid);
-}
-
-struct cpu {
-    double user, system;
-};
-
-/* Of all threads of all processes of the device; the kernel's resolution is 10 ms. */
-static struct cpu device_cpu(void) {
-    struct cpu sum = {0, 0};
-    double tick = sysconf(_SC_CLK_TCK);
-    for (int i = 0; i < pid_count; i++) {
-        char path[64], text[1024];
-        snprintf(path, sizeof path, "/proc/%d/stat", pids[i]);
-        FILE *file = fopen(path, "r");
-        if (!file)
-            continue;
-        text[fread(text, 1, sizeof text - 1, file)] = 0;
-        fclose(file);
-        char *fields = strrchr(text, ')');
-        unsigned long user, system;
-        if (fields && sscanf(fields + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
-                             &user, &system) == 2) {
-            sum.user += user / tick;
-            sum.system += system / tick;
-        }
-    }
-    return sum;
-}
-
-/* -- sockets ---------------------------------------------------------------------------------- */
+enum { BATCH = 32, LARGEST = 4096 };
+enum { LOOPBACK = 0x7f000001, FIRST_PHONE = 0x7f010000, CORE_PORT = 5090 };
 
 struct batch {
     int fd, count;
@@ -85,7 +30,7 @@ static int open_socket(uint32_t address, int port) {
                                .sin_port = htons(port),
                                .sin_addr.s_addr = htonl(address)};
     if (bind(fd, (struct sockaddr *)&name, sizeof name)) {
-        perror("udpgen: bind");
+        perror("generator: bind");
         exit(1);
     }
     setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &one, sizeof one);
@@ -124,7 +69,7 @@ static void batch_send(struct batch *b) {
     for (int at = 0; at < b->count;) {
         int sent = sendmmsg(b->fd, b->header + at, b->count - at, 0);
         if (sent <= 0) {
-            perror("udpgen: sendmmsg");
+            perror("generator: sendmmsg");
             exit(1);
         }
         at += sent;
@@ -157,7 +102,7 @@ static void batch_add(struct batch *b, size_t size, const struct sockaddr_in *to
 }
 
 /* The local address that datagram i was sent to. */
-static uint32_t arrived_at(struct batch *b, int i) {
+static inline uint32_t arrived_at(struct batch *b, int i) {
     struct msghdr *m = &b->header[i].msg_hdr;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c))
         if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {

@@ -12,13 +12,13 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from benchmarks import rig
 from benchmarks.rig import Device
@@ -37,6 +37,14 @@ class Job:
     outstanding: int
     phones: int = 10_000
 
+    def arguments(self, device: Device) -> list[str]:
+        """Of the generator."""
+        numbers = {"-p": device.port, "-n": self.outstanding, "-f": self.phones}
+        return [self.name, *(str(word) for pair in numbers.items() for word in pair)]
+
+    def heading(self) -> str:
+        return f"{self.title}, {self.outstanding} outstanding, {self.phones} phones"
+
 
 JOBS: Final = (
     Job("register", "stateful REGISTER, Path with flow token", 32),
@@ -52,31 +60,46 @@ HOW: Final = (
 Starter = Callable[[], AbstractContextManager[Device]]
 
 
+class AnyJob(Protocol):
+    """What ``interleaved`` has to know of a job."""
+
+    @property
+    def name(self) -> str: ...
+    def arguments(self, device: Device) -> list[str]: ...
+    def heading(self) -> str: ...
+
+
 def measure(seconds: float, rounds: int) -> dict[str, dict[str, Any]]:
     """Everything; returns ``{job: {device: figures}}``."""
     with tempfile.TemporaryDirectory() as directory:
         generator = rig.build_generator(Path(directory))
-        edge = partial(rig.sipedge, 5060, "edge.py", wt_timer_ms=rig.WT_TIMER_MS)
-        found = _interleaved(generator, JOBS, _pair(edge, 5061), seconds, rounds)
-        registrar = partial(rig.sipedge, 5060, "registrar.py")
-        pair = _pair(registrar, 5061, registrar=True)
-        found |= _interleaved(generator, (SAVE,), pair, seconds / 2, max(1, rounds // 2 + 1))
+        found = interleaved(
+            generator, JOBS, _devices("edge.py", wt_timer_ms=rig.WT_TIMER_MS), seconds, rounds
+        )
+        registrars = _devices("registrar.py", "-A", "WITH_REGISTRAR=1")
+        found |= interleaved(generator, (SAVE,), registrars, seconds / 2, max(1, rounds // 2 + 1))
         # and with our own default, RFC 3261's 32 s: more transactions are alive at any time
         alone: list[Starter] = [partial(rig.sipedge, 5060, "edge.py")]
-        for job, devices in _interleaved(generator, JOBS, alone, 2 * seconds, 1).items():
+        for job, devices in interleaved(generator, JOBS, alone, 2 * seconds, 1).items():
             found[job]["sipedge, wt_timer 32 s"] = devices["sipedge"]
     return found
 
 
-def _pair(ours: Starter, port: int, *, registrar: bool = False) -> list[Starter]:
-    if rig.kamailio_version() is None:
-        return [ours]
-    return [partial(rig.kamailio, port, registrar=registrar), ours]
+def _devices(config: str, *options: str, wt_timer_ms: int | None = None) -> list[Starter]:
+    """Kamailio, and ours as it is and compiled; what is not installed is left out."""
+    ours = partial(rig.sipedge, config=config, wt_timer_ms=wt_timer_ms)
+    devices: list[Starter] = [partial(ours, 5060)]
+    if rig.COMPILED_PYTHON.exists():
+        devices.insert(0, partial(ours, 5062, compiled=True))
+    if rig.kamailio_version() is not None:
+        devices.insert(0, partial(rig.kamailio, 5061, options=options))
+    return devices
 
 
-def _interleaved(
-    generator: Path, jobs: tuple[Job, ...], starters: list[Starter], seconds: float, rounds: int
+def interleaved(
+    generator: Path, jobs: Sequence[AnyJob], starters: list[Starter], seconds: float, rounds: int
 ) -> dict[str, dict[str, Any]]:
+    """All devices run; each round, each job meets each of them: ``{job: {device: figures}}``."""
     runs: dict[str, dict[str, list[Run]]] = {job.name: {} for job in jobs}
     with ExitStack() as stack:
         devices = [stack.enter_context(start()) for start in starters]
@@ -92,11 +115,10 @@ def _interleaved(
     }
 
 
-def _generate(generator: Path, job: Job, device: Device, seconds: float) -> Run:
+def _generate(generator: Path, job: AnyJob, device: Device, seconds: float) -> Run:
     """One run of the generator against one device."""
     command = [
-        "taskset", "-c", str(rig.GENERATOR_CPU), str(generator), job.name,
-        "-p", str(device.port), "-n", str(job.outstanding), "-f", str(job.phones),
+        "taskset", "-c", str(rig.GENERATOR_CPU), str(generator), *job.arguments(device),
         "-s", str(seconds), "-P", ",".join(map(str, device.pids)),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
@@ -124,29 +146,39 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
 
 def table(found: dict[str, dict[str, Any]], baseline: dict[str, Any]) -> str:
     """For people; ``baseline`` is an earlier result of ``measure``."""
-    rows = [
-        f"{'':26}{'rate/s':>8}{'median':>8}{'CPU us':>8}{'user':>7}{'sys':>6}"
+    return rows((*JOBS, SAVE), found, baseline, "rate/s")
+
+
+def rows(
+    jobs: Sequence[AnyJob], found: dict[str, dict[str, Any]], baseline: dict[str, Any], rate: str
+) -> str:
+    """The figures of jobs, as text; ``rate`` is the heading of that column."""
+    text = [
+        f"{'':26}{rate:>8}{'median':>8}{'CPU us':>8}{'user':>7}{'sys':>6}"
         f"{'p50 us':>8}{'p99 us':>8}{'worst':>9}{'lost':>6}{'bad':>5}  to baseline"
     ]
-    for job in (*JOBS, SAVE):
+    for job in jobs:
         devices = found.get(job.name, {})
-        rows.append(f"{job.title}, {job.outstanding} outstanding, {job.phones} phones")
+        text.append(job.heading())
         for name, one in devices.items():
             old = baseline.get(job.name, {}).get(name)
             delta = f"{100 * (one['rate'] / old['rate'] - 1):+10.0f} %" if old else ""
-            rows.append(
+            text.append(
                 f"  {name:24}{one['rate']:8.0f}{one['rate_median']:8.0f}{one['cpu_us']:8.1f}"
                 f"{one['user_us']:7.1f}{one['system_us']:6.1f}{one['p50_us']:8.0f}"
                 f"{one['p99_us']:8.0f}{one['max_us'] / 1000:6.1f} ms{one['lost']:6}{one['bad']:5}"
                 f"{delta}"
             )
             if one["complaint"]:
-                rows.append(f"    {one['complaint']}")
-        if "Kamailio" in devices and "sipedge" in devices:
-            ours, theirs = devices["sipedge"], devices["Kamailio"]
-            rows.append(
-                f"  of Kamailio: {ours['rate'] / theirs['rate']:.2f} by the best rates, "
-                f"{ours['rate_median'] / theirs['rate_median']:.2f} by the medians, "
-                f"{theirs['cpu_us'] / ours['cpu_us']:.2f} by CPU time"
-            )
-    return "\n".join(rows)
+                text.append(f"    {one['complaint']}")
+        theirs = devices.get("Kamailio")
+        for name in ("sipedge compiled", "sipedge"):
+            if theirs is not None and name in devices:
+                ours = devices[name]
+                best = ours["rate"] / theirs["rate"]
+                text.append(
+                    f"  {name}, of Kamailio: {best:.2f} by best rates, "
+                    f"{ours['rate_median'] / theirs['rate_median']:.2f} by the medians, "
+                    f"{theirs['cpu_us'] / ours['cpu_us']:.2f} by CPU time"
+                )
+    return "\n".join(text)

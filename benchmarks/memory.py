@@ -144,7 +144,7 @@ def serve(trace: bool) -> None:
 
     from sipedge.config import load_config
     from sipedge.net.interfaces import local_addresses
-    from sipedge.net.server import run
+    from sipedge.net.process import run
 
     process = psutil.Process()
 

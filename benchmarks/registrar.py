@@ -11,6 +11,9 @@ listen("udp:127.0.0.1:" + PORT)
 listen("tcp:127.0.0.1:" + PORT)
 core.control_socket = ""  # several of these may run at once
 core.tcp_connection_lifetime = 3600  # memory.py has connections that say nothing
+core.tcp_msg_data_timeout = 0
+core.tcp_accept_iplimit = 0
+core.tcp_max_connections = 0
 alias("example.com")
 
 loadmodule("tm")

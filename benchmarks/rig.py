@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ HERE: Final = Path(__file__).resolve().parent
 IN_NAMESPACE: Final = "SIPEDGE_BENCH_NAMESPACE"
 #: transactions that have ended are kept so long by both, when they are compared: Kamailio's default
 WT_TIMER_MS: Final = 5000
+#: of the compiled build, if ``make compiled`` has made it
+COMPILED_PYTHON: Final = HERE.parent / ".venv-compiled/bin/python"
 _CPUS: Final = sorted(os.sched_getaffinity(0))
 DEVICE_CPU: Final = _CPUS[-1]
 GENERATOR_CPU: Final = _CPUS[0]
@@ -83,6 +85,9 @@ def describe() -> dict[str, str]:
         f"generator on {GENERATOR_CPU}" + (" (the same!)" if len(_CPUS) < 2 else ""),
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}, {build}",
+        "compiled": "measured too"
+        if COMPILED_PYTHON.exists()
+        else "not measured (make compiled, which takes a C compiler)",
         "kamailio": kamailio_version() or "not found: nothing to compare with",
         "network": "private namespace" if private_network() else "plain loopback (no namespace)",
     }
@@ -108,45 +113,64 @@ def kamailio_version() -> str | None:
     return " ".join(output.split()[1:3])
 
 
-def build_generator(directory: Path) -> Path:
-    """Compile ``udpgen``."""
+def build_generator(directory: Path, name: str = "udpgen", *libraries: str) -> Path:
+    """Compile ``udpgen`` or ``streamgen``; ``libraries``: ``-lssl`` and the like."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise SystemExit("benchmarks: no C compiler; on Debian: apt-get install gcc")
-    program = directory / "udpgen"
-    subprocess.run([compiler, "-O2", "-o", program, HERE / "udpgen.c"], check=True)
+    program = directory / name
+    command = [compiler, "-O2", "-o", str(program), str(HERE / f"{name}.c"), *libraries]
+    subprocess.run(command, check=True)
     return program
 
 
-@contextmanager
-def kamailio(port: int, *, registrar: bool = False) -> Iterator[Device]:
-    """Kamailio with one worker and its quickest allocator; with its default it is 5 times slower.
-
-    3 GB of shared memory: with less it runs out of it, since ended transactions stay for a while.
-    """
+def kamailio_command(port: int, config: str, options: Sequence[str] = ()) -> list[str]:
+    """The command line of ``kamailio``."""
     program = _kamailio()
     assert program is not None
     folders = sorted(Path("/usr").glob("lib*/**/kamailio/modules"))
     if not folders:
         raise SystemExit("benchmarks: Kamailio's modules are not below /usr/lib")
-    command = [
-        program, "-f", str(HERE / "kamailio.cfg"), "-L", str(folders[0]), "-m", "3000", "-M", "16",
-        "-x", "tlsf", "-X", "tlsf", "-l", f"udp:127.0.0.1:{port}", "-DD", "-E",
+    return [
+        program, "-f", str(HERE / config), "-L", str(folders[0]), "-m", "3000", "-M", "16",
+        "-x", "tlsf", "-X", "tlsf", "-l", f"udp:127.0.0.1:{port}", "-DD", "-E", *options,
     ]  # fmt: skip
-    if registrar:
-        command += ["-A", "WITH_REGISTRAR=1"]
-    with _running("Kamailio", command, port) as device:
+
+
+@contextmanager
+def kamailio(
+    port: int, *, config: str = "kamailio.cfg", options: Sequence[str] = ()
+) -> Iterator[Device]:
+    """Kamailio with one worker and its quickest allocator; with its default it is 5 times slower.
+
+    3 GB of shared memory: with less it runs out of it, since ended transactions stay for a while.
+    ``options``: of its command line, besides.
+    """
+    with _running("Kamailio", kamailio_command(port, config, options), port) as device:
         yield device
 
 
 @contextmanager
-def sipedge(port: int, config: str, *, wt_timer_ms: int | None = None) -> Iterator[Device]:
-    """Our edge with a configuration of this directory."""
-    command = [sys.executable, "-m", "sipedge", "run", "--log-level", "error", str(HERE / config)]
-    extra = {"BENCH_PORT": str(port)}
+def sipedge(
+    port: int,
+    config: str,
+    *,
+    wt_timer_ms: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    compiled: bool = False,
+) -> Iterator[Device]:
+    """Our edge with a configuration of this directory, which reads the environment.
+
+    ``compiled``: the compiled build, which never imports the sources of this directory.
+    """
+    python = str(COMPILED_PYTHON) if compiled else sys.executable
+    command = [python, "-m", "sipedge", "run", "--log-level", "error", str(HERE / config)]
+    extra = {"BENCH_PORT": str(port), **(environment or {})}
+    if compiled:
+        extra["PYTHONSAFEPATH"] = "1"
     if wt_timer_ms is not None:
         extra["BENCH_WT_TIMER"] = str(wt_timer_ms)
-    with _running("sipedge", command, port, extra) as device:
+    with _running("sipedge compiled" if compiled else "sipedge", command, port, extra) as device:
         yield device
 
 

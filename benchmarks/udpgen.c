@@ -17,13 +17,11 @@
  * line of JSON.
  */
 #include "datagrams.h"
+#include "messages.h"
 
 #include <poll.h>
-#include <stdbool.h>
-#include <strings.h>
 
-enum { SLOTS = 4096, MAX_SAMPLES = 8000000 };
-enum { LOOPBACK = 0x7f000001, FIRST_PHONE = 0x7f010000, PHONE_PORT = 5070, CORE_PORT = 5090 };
+enum { SLOTS = 4096, PHONE_PORT = 5070 };
 enum job { REGISTER, CALL, SAVE };
 
 static const char SDP[] =
@@ -32,9 +30,7 @@ static const char SDP[] =
     "a=rtpmap:97 iLBC/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\n"
     "a=ptime:20\r\na=sendrecv\r\n";
 
-#define ALLOW "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, NOTIFY, REFER, MESSAGE, UPDATE, PRACK\r\n"
 #define AGENT "User-Agent: udpgen/1.0 (loopback)\r\n"
-#define NO_BODY "Content-Length: 0\r\n\r\n"
 
 static struct batch received, to_phone_side, to_core_side;
 
@@ -57,10 +53,6 @@ static uint32_t sequence;
 static char **paths; /* by phone */
 static int registered, next_phone;
 
-static long done, lost, bad;
-static float *latency; /* microseconds */
-static long latencies;
-
 static struct slot *slot_of(const char *message) {
     const char *at = strstr(message, "\r\nCall-ID: ");
     unsigned generation, i;
@@ -75,9 +67,7 @@ static void release(struct slot *slot) {
 }
 
 static void finished(struct slot *slot, double at) {
-    done++;
-    if (latencies < MAX_SAMPLES)
-        latency[latencies++] = (at - slot->since) * 1e6;
+    sample(at - slot->since);
     release(slot);
 }
 
@@ -90,32 +80,6 @@ static void unexpected(const char *where, const char *message) {
 }
 
 /* -- messages --------------------------------------------------------------------------------- */
-
-/* The value of the first row of that name, NULL if there is none. */
-static const char *value_of(const char *message, const char *name, int *size) {
-    char key[40];
-    int length = snprintf(key, sizeof key, "\r\n%s: ", name);
-    const char *at = strstr(message, key);
-    if (!at)
-        return NULL;
-    at += length;
-    *size = strstr(at, "\r\n") - at;
-    return at;
-}
-
-/* All rows of that name; returns the new end of `out`. */
-static char *copy_rows(char *out, const char *message, const char *name) {
-    size_t length = strlen(name);
-    for (const char *row = strstr(message, "\r\n") + 2; *row != '\r';) {
-        const char *end = strstr(row, "\r\n") + 2;
-        if (!strncasecmp(row, name, length) && row[length] == ':') {
-            memcpy(out, row, end - row);
-            out += end - row;
-        }
-        row = end;
-    }
-    return out;
-}
 
 static void send_register(struct slot *slot, int phone) {
     char *out = batch_next(&to_phone_side);
@@ -184,18 +148,8 @@ static void phone_answers(const char *request, int i, uint32_t me) {
 
 /* The registrar answers 200 and, in the first phase of a call run, keeps the Path. */
 static void core_registers(const char *request, int i) {
-    char *start = batch_next(&to_core_side), *out = start;
-    out += sprintf(out, "SIP/2.0 200 OK\r\n");
-    out = copy_rows(out, request, "Via");
-    out = copy_rows(out, request, "From");
-    out = copy_rows(out, request, "To");
-    out += sprintf(out - 2, ";tag=reg1\r\n") - 2;
-    out = copy_rows(out, request, "Call-ID");
-    out = copy_rows(out, request, "CSeq");
-    out = copy_rows(out, request, "Contact");
-    out = copy_rows(out, request, "Path");
-    out += sprintf(out, "Require: outbound\r\nSupported: path, outbound, gruu\r\n" NO_BODY);
-    batch_add(&to_core_side, out - start, &received.address[i], 0);
+    size_t answer = write_binding(batch_next(&to_core_side), request);
+    batch_add(&to_core_side, answer, &received.address[i], 0);
     if (registering) {
         int size, phone = atoi(strstr(request, "From: \"User ") + 12);
         const char *path = value_of(request, "Path", &size);
@@ -231,13 +185,6 @@ static void core_hangs_up(const char *answer, struct slot *slot) {
 }
 
 /* -- what arrives ----------------------------------------------------------------------------- */
-
-/* A Path with a user part: the flow token. */
-static bool has_token(const char *message) {
-    int size;
-    const char *path = value_of(message, "Path", &size);
-    return path && memchr(path, '@', size);
-}
 
 static void on_phone(const char *message, int i, double at) {
     if (!strncmp(message, "SIP/2.0 1", 9))
@@ -335,24 +282,6 @@ static bool receive_all(int phone_fd, int core_fd) {
     return any;
 }
 
-static int by_size(const void *a, const void *b) {
-    float x = *(const float *)a, y = *(const float *)b;
-    return x < y ? -1 : x > y;
-}
-
-static void report(const char *name, double seconds, double generator, struct cpu a, struct cpu b) {
-    double each = 1e6 / (done ? done : 1);
-    qsort(latency, latencies, sizeof *latency, by_size);
-    float none = 0, *sample = latencies ? latency : &none;
-    long last = latencies ? latencies - 1 : 0;
-    printf("{\"job\": \"%s\", \"rate\": %.1f, \"seconds\": %.2f, \"done\": %ld, \"lost\": %ld, "
-           "\"bad\": %ld, \"generator_cpu\": %.2f, \"cpu_us\": %.2f, \"user_us\": %.2f, "
-           "\"system_us\": %.2f, \"p50_us\": %.0f, \"p99_us\": %.0f, \"max_us\": %.0f}\n",
-           name, done / seconds, seconds, done, lost, bad, generator / seconds,
-           each * (b.user - a.user + b.system - a.system), each * (b.user - a.user),
-           each * (b.system - a.system), sample[last / 2], sample[last * 99 / 100], sample[last]);
-}
-
 static void read_options(int count, char **arguments, double *seconds, double *warm_up) {
     int option;
     while ((option = getopt(count, arguments, "p:n:f:s:w:P:")) != -1) {
@@ -387,9 +316,8 @@ static void finish(struct pollfd *waiting) {
 
 /* Measure for `seconds` after `warm_up`; false if not all phones could register before that. */
 static bool run(struct pollfd *waiting, const char *name, double seconds, double warm_up) {
-    double begin = now(), checked = begin, own = 0;
+    double begin = now(), checked = begin;
     bool measuring = false;
-    struct cpu before = {0, 0};
     for (;;) {
         double at = now();
         if (registering && registered >= phones) {
@@ -401,11 +329,9 @@ static bool run(struct pollfd *waiting, const char *name, double seconds, double
         } else if (!registering && !measuring && at - begin >= warm_up) {
             measuring = true;
             begin = at;
-            own = own_cpu();
-            before = device_cpu();
-            done = lost = latencies = 0;
+            begin_to_measure(at);
         } else if (measuring && at - begin >= seconds) {
-            report(name, at - begin, own_cpu() - own, before, device_cpu());
+            report(name, at, "");
             finish(waiting);
             return true;
         }
