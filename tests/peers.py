@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +22,29 @@ PEERS: Final = {
     "sipp": ("apt-get install sip-tester", ("-v",)),
     "kamailio": ("apt-get install kamailio", ("-v",)),
     "baresip": ("apt-get install baresip-core", ("-h",)),
+    "nsd": ("apt-get install nsd", ("-v",)),
+    "gcc": ("apt-get install gcc libc6-dev libssl-dev", ("--version",)),
+    "openssl": ("apt-get install openssl", ("version",)),
     "nft": ("apt-get install nftables", ("-v",)),
     "ip": ("apt-get install iproute2, and run as root", ("-V",)),
     "redis-server": ("apt-get install redis-server", ("--version",)),
     "postgres": ("apt-get install postgresql", ("--version",)),
+    "chromium": ("apt-get install chromium-headless-shell", ("--version",)),
+    "linphone": ("apt-get install linphone-cli", ("--help",)),
+    "jssip": ("tools/setup peers, which takes npm", ()),
+    "compiled": ("apt-get install gcc libc6-dev python3-dev, and make compiled", ()),
+    "pjsip": ("pip install pjsua2-python, on Linux with Python 3.11 or 3.12", ()),
+}
+#: other names of the same program
+_ALSO: Final = {
+    "linphone": ("linphone-daemon",),
+    "chromium": ("chromium-headless-shell", "chromium-browser", "google-chrome"),
+}
+#: what is no program but a file that tools/setup makes, or that pip brings
+_MADE: Final = {
+    "jssip": Path(__file__).parents[1] / "build/browser/jssip.js",
+    "compiled": Path(__file__).parents[1] / ".venv-compiled/.compiled",
+    "pjsip": Path(getattr(find_spec("pjsua2"), "origin", None) or "pjsua2"),
 }
 
 #: peer -> why it cannot be used, and the tests that wanted it (for the summary)
@@ -41,7 +61,7 @@ def need(name: str) -> str:
     """
     path, why = _look(name)
     if path is not None:
-        used.setdefault(name, f"{path} ({_version(name, path)})")
+        used.setdefault(name, path if name in _MADE else f"{path} ({_version(name, path)})")
         return path
     tests = missing.setdefault(name, (why, []))[1]
     tests.append(os.environ.get("PYTEST_CURRENT_TEST", "?").partition(" ")[0])
@@ -60,7 +80,11 @@ def have(name: str) -> bool:
 def _look(name: str) -> tuple[str | None, str]:
     if name not in PEERS:
         raise ValueError(f"unknown peer {name!r}; known are {', '.join(PEERS)}")
-    path = shutil.which(name) or shutil.which(name, path=_kept_from_path())
+    if name in _MADE:
+        return (str(_MADE[name]), "") if _MADE[name].is_file() else (None, "not installed")
+    names = (name, *_ALSO.get(name, ()))
+    path = next(filter(None, map(shutil.which, names)), None)
+    path = path or shutil.which(name, path=_kept_from_path())
     if path is None:
         return None, "not installed"
     if name == "ip":

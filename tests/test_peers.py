@@ -57,6 +57,24 @@ def test_found_peer_is_booked_with_its_version(
     assert peers.missing == {}
 
 
+def test_a_peer_may_have_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "shutil.which", lambda name, path=None: "/b/chrome" if name == "google-chrome" else None
+    )
+    monkeypatch.setattr(peers, "_version", lambda name, path: "1")
+    assert peers.need("chromium") == "/b/chrome"
+
+
+def test_what_setup_makes_is_there_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "jssip.js"
+    monkeypatch.setattr(peers, "_MADE", {"jssip": made})
+    assert not peers.have("jssip")
+    made.touch()
+    peers._look.cache_clear()
+    assert peers.need("jssip") == str(made)
+    assert peers.used == {"jssip": str(made)}
+
+
 def test_namespaces_take_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr("shutil.which", lambda name, path=None: "/sbin/ip")

@@ -43,21 +43,3 @@ def test_call(site: str, transports: str, first: str, crew: Crew) -> None:
     ends.hang_up()
     sees.call_ended()
     ends.call_ended()
-
-
-@pytest.mark.rfc("RGO-06", "HPX-04")
-def test_two_flows_through_two_edges(crew: Crew) -> None:
-    """The phone keeps a flow to each of its two outbound proxies, and one of them goes away."""
-    home = registrar(crew)
-    edges = edge(crew, home.address), edge(crew, home.address)
-    bob = Baresip(crew, "bob", edges[0].at, edges[1].at)
-    alice = Baresip(crew, "alice", edges[0].at)
-    bob.registered(flows=2)
-    alice.registered()
-    edges[1].kill()
-    alice.call(bob)
-    bob.answer()
-    alice.in_call()
-    bob.hang_up()
-    alice.call_ended()
-    bob.call_ended()

@@ -35,11 +35,18 @@ jitter_buffer_delay     5-10
 module_path             {modules}
 module                  g711.so
 module                  aubridge.so
-module_tmp              uuid.so
+{media}module_tmp              uuid.so
 module_tmp              account.so
 module_app              ctrl_tcp.so
 module_app              menu.so
 ctrl_tcp_listen         {host}:{control}
+{ca}"""
+
+_WEBRTC: Final = """\
+module                  ice.so
+module                  srtp.so
+module                  dtls_srtp.so
+rtcp_mux                yes
 """
 
 
@@ -47,7 +54,9 @@ class Baresip:
     """One phone with one account ``sip:user@example.com``.
 
     ``edges`` are its outbound proxies (host, port), two at most, one flow with a reg-id of its own
-    to each; ``transport`` is ``udp`` or ``tcp``.
+    to each; ``transport`` is ``udp`` or ``tcp``.  It registers for ``interval`` seconds at a time.
+    ``webrtc``: media as browsers want it (ICE, DTLS-SRTP, RTCP on the same port).  ``ca``: who it
+    believes that signs certificates (version 1 believes everybody all the same).
     """
 
     program: Program
@@ -61,6 +70,9 @@ class Baresip:
         domain: str = "example.com",
         host: str = LOOPBACK,
         namespace: str | None = None,
+        interval: int = 600,
+        webrtc: bool = False,
+        ca: Path | None = None,
     ) -> None:
         self.user = user
         self.domain = domain
@@ -76,6 +88,8 @@ class Baresip:
                 host=host,
                 port=self.port,
                 control=control,
+                media=_WEBRTC if webrtc else "",
+                ca="" if ca is None else f"sip_cafile {ca}\n",
                 modules=_module_path(),
                 rtp=rtp,
                 rtp_end=rtp + 5,
@@ -85,8 +99,10 @@ class Baresip:
             f';outbound{"" if n == 0 else n + 1}="sip:{edge[0]}:{edge[1]};transport={transport}"'
             for n, edge in enumerate(edges)
         )
+        media = ";medianat=ice;mediaenc=dtls_srtp" if webrtc else ""
         (self.directory / "accounts").write_text(
-            f"<{self.uri}>{outbound};sipnat=outbound;regint=600;auth_pass=none;answermode=manual\n"
+            f"<{self.uri}>{outbound};sipnat=outbound;regint={interval};auth_pass=none"
+            f";answermode=manual{media}\n"
         )
         self._events: list[dict[str, Any]] = []
         self._buffer = b""

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from tests.certs import Pair
 from tests.peerlib.process import LOOPBACK, Crew, free_port
 from tests.peers import need
 
@@ -25,8 +26,43 @@ _MODULES: Final = (
 )
 
 
+#: what the edge needs for browsers: the manual of Kamailio's websocket module has it so
+_WEBSOCKET: Final = """
+tcp_accept_no_cl=yes
+loadmodule "xhttp.so"
+loadmodule "websocket.so"
+
+event_route[xhttp:request] {
+    set_reply_close();
+    set_reply_no_connect();
+    if ($hdr(Upgrade) =~ "websocket" && $hdr(Connection) =~ "Upgrade") {
+        ws_handle_handshake();
+        exit;
+    }
+    xhttp_reply("404", "Not Found", "", "");
+}
+"""
+
+
+#: mutual TLS, and connections that go both ways (RFC 5923)
+_TLS: Final = """
+enable_tls=yes
+tcp_accept_aliases=yes
+listen=tls:{at}
+loadmodule "tls.so"
+modparam("tls", "tls_method", "TLSv1.2+")
+modparam("tls", "certificate", "{certificate}")
+modparam("tls", "private_key", "{private_key}")
+modparam("tls", "ca_list", "{ca}")
+modparam("tls", "verify_certificate", 1)
+modparam("tls", "require_certificate", 1)
+"""
+
+
 class Kamailio:
     """A Kamailio that listens for UDP and TCP at ``at`` (host, port) until the crew ends."""
+
+    tls_port: int
 
     def __init__(self, crew: Crew, template: str, host: str, **values: str) -> None:
         self.at = (host, free_port(host))
@@ -48,11 +84,27 @@ class Kamailio:
 
 def kamailio_registrar(crew: Crew, host: str) -> Kamailio:
     """A registrar and home proxy for ``example.com``, with outbound, GRUU and Path."""
-    return Kamailio(crew, "kamailio_registrar.cfg", host)
+    return Kamailio(crew, "kamailio_registrar.cfg", host, tls="")
 
 
-def kamailio_edge(crew: Crew, registrar: str, secret: str = "") -> Kamailio:
-    """An edge proxy before ``registrar`` (host:port); ``secret`` sets flow_token_secret."""
+def kamailio_registrar_tls(crew: Crew, host: str, pair: Pair, ca: Path) -> Kamailio:
+    """The same with TLS at ``tls_port``, for those who have a certificate of ``ca``."""
+    port = free_port(host)
+    tls = _TLS.format(
+        at=f"{host}:{port}", certificate=pair.certificate, private_key=pair.private_key, ca=ca
+    )
+    home = Kamailio(crew, "kamailio_registrar.cfg", host, tls=tls)
+    home.tls_port = port
+    return home
+
+
+def kamailio_edge(
+    crew: Crew, registrar: str, secret: str = "", websocket: bool = False
+) -> Kamailio:
+    """An edge proxy before ``registrar`` (host:port).
+
+    ``secret`` sets flow_token_secret; with ``websocket`` its TCP port takes browsers too.
+    """
     host, _, port = registrar.partition(":")
     return Kamailio(
         crew,
@@ -61,6 +113,7 @@ def kamailio_edge(crew: Crew, registrar: str, secret: str = "") -> Kamailio:
         registrar_host=host,
         registrar_port=port,
         secret=f'modparam("outbound", "flow_token_secret", "{secret}")' if secret else "",
+        websocket=_WEBSOCKET if websocket else "",
     )
 
 
