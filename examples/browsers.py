@@ -5,8 +5,9 @@ registered on (RFC 5626, RFC 7118).  A page that does it is in docs/browsers.md.
 for strangers: a call must be for a registered user of ours.  There is no authentication in here;
 think before you let the Internet in (registrar_with_passwords.py has it).
 
-Try it:  sipedge init --tls DIR makes a certificate for this machine, tls.pem and tls.key; copy both
-beside this file.  What to edit for a real one is marked with EDIT.
+Try it:  sipedge init --tls DIR makes a certificate for this machine and a key for flow tokens; copy
+this file to DIR, then sipedge run DIR/browsers.py.  What to edit for a real one is marked with
+EDIT.
 """
 
 from typing import TYPE_CHECKING

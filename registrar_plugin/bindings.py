@@ -164,7 +164,7 @@ def canonical_instance(value: bytes | None) -> bytes:
     if not value:
         return b""
     if value[:1] == b'"':
-        value = value[1:-1]
+        value = value[1:][:-1]  # of a lone quote nothing is left
     if value[:1] == b"<" and value[-1:] == b">":
         value = value[1:-1]
     lower = value.lower()

@@ -54,7 +54,9 @@ class Commands:
         """
         command = self.by_name.get(name)
         if command is None:
-            raise CommandError(NOT_FOUND, f"no command {name!r}; core.commands lists them")
+            raise CommandError(
+                NOT_FOUND, f"no command {name!r} (is its module loaded?); core.commands lists them"
+            )
         signature, hints = self._face(command)
         try:
             if isinstance(arguments, dict):

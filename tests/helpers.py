@@ -3,6 +3,7 @@ it is.  For tests that drive the functions of modules one by one; ``sim`` drives
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ class FakeCore:
 
     def __init__(self, flows: FlowTable) -> None:
         self.flows = flows
+        self.stats: Counter[str] = Counter()
 
     def is_myself(self, uri: Uri) -> bool:
         if b"gr" in uri.params:

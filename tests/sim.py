@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sipedge.config import Edge, load_source
 from sipedge.core import Core
-from sipedge.flow import TCP, Flow, Listener
+from sipedge.flow import TCP, WS, Flow, Listener
+from sipedge.lookups import Answer, Lookup
 from sipedge.sip.message import SipMessage, parse
 
 #: relays everything to wherever the request says, with a transaction
@@ -56,7 +59,10 @@ class Sim:
         self.peers: dict[tuple[int, tuple[str, int]], Peer] = {}
         self.dialed: list[Flow] = []
         self.closed: list[tuple[Flow, str]] = []
-        self.asked: list[object] = []
+        self.asked: list[Lookup] = []
+        #: what DNS has, by kind and name; as long as it is None, tests answer by hand
+        self.zone: dict[tuple[str, str], tuple[Any, ...]] | None = None
+        self.ttl = 60.0
         self.core.on_timer(self.now)
 
     def listener(self, transport: int) -> Listener:
@@ -72,6 +78,12 @@ class Sim:
         self.core.flow_opened(flow, self.now)
         return self._peer(flow)
 
+    def ws(self, host: str = "127.0.0.2", port: int = 41000) -> Peer:
+        """A browser."""
+        flow = self.core.flows.accept(self.listener(WS), (host, port))
+        self.core.flow_opened(flow, self.now)
+        return self._peer(flow)
+
     def _peer(self, flow: Flow) -> Peer:
         key = (flow.transport, flow.remote)
         peer = self.peers.get(key)
@@ -82,13 +94,23 @@ class Sim:
     def drain(self) -> None:
         self.dialed += self.core.flows.dials
         self.core.flows.dials.clear()
-        self.asked += self.core.lookups()
+        while lookups := self.core.lookups():
+            self.asked += lookups
+            for lookup in lookups if self.zone is not None else ():
+                self.answer(lookup)
+        self.dialed += self.core.flows.dials
+        self.core.flows.dials.clear()
         for data, flow in self.core.sends():
             peer = self._peer(flow)
             peer.raw.append(data)
-            if data[:4].strip() and data[0] > 3:
+            if data[:4].strip() and data[0] > 3 and data.__class__ is bytes:
                 peer.got.append(parse(data))
         self.closed += self.core.closes()
+
+    def answer(self, lookup: Lookup) -> None:
+        """What ``zone`` has for this question."""
+        records = (self.zone or {}).get((lookup.kind, lookup.name), ())
+        self.core.resolved(lookup, Answer(records, self.ttl), self.now)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, timer by timer."""
@@ -97,10 +119,11 @@ class Sim:
             due = self.core.next_timer()
             if due is None or due > end:
                 break
-            self.now = max(self.now, due)
+            # a little later, as net does: rounding could make it too early, and then for ever
+            self.now = max(self.now, due + 1e-6)
             self.core.on_timer(self.now)
             self.drain()
-        self.now = end
+        self.now = max(self.now, end)
 
 
 def request(

@@ -75,6 +75,10 @@ def test_show_and_rm(server: Server) -> None:
     assert [row["aor"] for row in server.rows()] == ["ann@example.com"]
 
 
+def test_status_for_people(server: Server) -> None:
+    assert server.ask("status") == "ready, 0 connections, 0 transactions\n"
+
+
 def test_stats_and_flows(server: Server) -> None:
     assert server.ask("flows").endswith("0 of 0 connections\n")
     phone = three_phones(server)
@@ -218,7 +222,16 @@ def test_a_bad_configuration_is_status_2(server: Server) -> None:
 @pytest.mark.parametrize("left", ["nothing", "a socket"])
 @pytest.mark.parametrize(
     "command",
-    ["stats", "flows", "ul dump", "ul show a@b", "ul rm a@b", "ul export x", "ul import x"],
+    [
+        "status",
+        "stats",
+        "flows",
+        "ul dump",
+        "ul show a@b",
+        "ul rm a@b",
+        "ul export x",
+        "ul import x",
+    ],
 )
 def test_nobody_there(
     tmp_path: Path, command: str, left: str, capsys: pytest.CaptureFixture[str]

@@ -72,6 +72,15 @@ def test_counters_and_times() -> None:
     assert commands.call("tm.stats", []) == {"server_transactions": 0, "client_transactions": 0}
 
 
+def test_whether_new_calls_are_welcome() -> None:
+    core = core_with_streams(2)
+    commands = Commands(core, {})
+    wanted = {"status": "ready", "connections": 2, "transactions": 0}
+    assert commands.call("core.status", []) == wanted
+    core.draining = True
+    assert commands.call("core.status", []) == {**wanted, "status": "draining"}
+
+
 def test_commands_lists_those_of_modules_too() -> None:
     extra = Command("x.y", lambda: None, "does nothing")
     found, _ = rows(Commands(Core(), {"x.y": extra}).call("core.commands", []))

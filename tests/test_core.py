@@ -108,6 +108,8 @@ def test_where_responses_go_without_rport() -> None:
 def test_any_octet_restarts_the_idle_time_of_a_stream() -> None:
     sim = Sim(RELAY_ALL + "core.tcp_connection_lifetime = 30\n")
     phone, silent = sim.tcp(), sim.tcp("127.0.0.3")
+    phone.send(request("OPTIONS", max_forwards=0))
+    silent.send(request("OPTIONS", max_forwards=0))
     for _ in range(5):
         sim.advance(20)
         if phone.flow.alive:

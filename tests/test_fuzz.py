@@ -9,9 +9,9 @@ from types import ModuleType
 import pytest
 
 import fuzz
-from fuzz import fuzz_message, fuzz_stream, fuzz_stun, fuzz_token
+from fuzz import fuzz_message, fuzz_proxy, fuzz_stream, fuzz_stun, fuzz_token, fuzz_websocket
 
-HARNESSES = [fuzz_message, fuzz_stream, fuzz_stun, fuzz_token]
+HARNESSES = [fuzz_message, fuzz_proxy, fuzz_stream, fuzz_stun, fuzz_token, fuzz_websocket]
 
 PIECES = [b"", b"\r\n", b'"', b";", b",", b"<", b">", b":", b"\0", b"%", b" ", b"="]
 

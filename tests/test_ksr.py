@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from sipedge.config import SETTINGS, Edge, load_source
+from sipedge.config import Edge, load_source
 from sipedge.errors import ConfigError
 from sipedge.flow import Flow
 from sipedge.ksr import Ksr
 from sipedge.module import REQUEST_ROUTE, Function, ModuleExports
+from sipedge.settings import SETTINGS
 from sipedge.sip.message import SipMessage, parse
 
 ROUTE = "def request_route(ksr, msg): pass\n"

@@ -8,7 +8,8 @@ import pytest
 
 from sipedge.config import load_source
 from sipedge.errors import ConfigError
-from sipedge.listen import expand, parse_advertise, parse_alias, parse_listen
+from sipedge.flow import TCP, Listener
+from sipedge.listen import expand, parse_advertise, parse_alias, parse_listen, parse_proxies
 
 ROUTE = "def request_route(ksr, msg): pass\n"
 LISTEN = 'listen("udp:127.0.0.1:5060")\n'
@@ -29,6 +30,8 @@ def refused(text: str, line: int) -> str:
         ("TCP:127.0.0.1:0", (2, "127.0.0.1", 0)),
         ("tcp:[::1]:5070", (2, "::1", 5070)),
         ("udp:[2001:DB8:0::1]", (1, "2001:db8::1", 5060)),
+        ("udp:[FE80::1%eth0]", (1, "fe80::1%eth0", 5060)),
+        ("udp:[::ffff:127.0.0.1]", (1, "127.0.0.1", 5060)),
     ],
 )
 def test_listen_texts(text: str, parsed: tuple[int, str, int]) -> None:
@@ -40,7 +43,8 @@ def test_listen_texts(text: str, parsed: tuple[int, str, int]) -> None:
     [
         *("", "127.0.0.1:5060", "udp", "udp:", "sctp:127.0.0.1", "tls:127.0.0.1:5061", "udp:::1"),
         *("udp:localhost:5060", "udp:127.0.0.1:x", "udp:127.0.0.1:65536", "udp:127.0.0.1:-1"),
-        *("udp:127.0.0.1:", "udp:[::1", "udp:[::1]5060", "udp:[fe80::1%eth0]:5060", "udp:127.1"),
+        *("udp:127.0.0.1:", "udp:[::1", "udp:[::1]5060", "udp:[fe80::1]:5060", "udp:127.1"),
+        *("udp:[::1%lo]:5060", "tcp:[2001:db8::1%eth0]"),
         *("udp:127.0.0.1:5060 ", "udp:127.0.0.1:\u0665"),
     ],
 )
@@ -97,3 +101,23 @@ def test_advertise_texts() -> None:
 def test_only_texts_are_taken(parse: Callable[[object], object], value: object) -> None:
     with pytest.raises(ConfigError, match="takes a text"):
         parse(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hosts"),
+    [
+        ((), []),
+        ("192.0.2.7", ["192.0.2.7"]),
+        (["10.0.0.0/8", "2001:db8::/32"], ["10.255.0.1", "2001:db8::7", "::ffff:10.0.0.1"]),
+    ],
+)
+def test_load_balancers(value: object, hosts: list[str]) -> None:
+    listener = Listener(TCP, "127.0.0.1", 5060, proxies=parse_proxies(value))
+    assert all(listener.is_proxy(host) for host in hosts)
+    assert not listener.is_proxy("192.0.2.8")
+    assert not listener.is_proxy("2001:db9::1")
+
+
+@pytest.mark.parametrize("value", ["10.0.0.1/8", "lb.example.com", 7, ["10.0.0.0/8", 7], [""], ""])
+def test_load_balancers_that_are_refused(value: object) -> None:
+    refused(ROUTE + f"listen('tcp:127.0.0.1:0', proxy_protocol={value!r})\n", 2)

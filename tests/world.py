@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from sipedge.config import load_source
 from sipedge.core import Core
-from sipedge.flow import TCP, UDP, Address, Flow
+from sipedge.flow import TCP, UDP, VIA_TOKEN, WS, Address, Flow
 from sipedge.sip.message import SipMessage, parse
 from tests.sim import answer, request
 
 KEY = "b'01234567890123456789'"
+#: of the listeners that phones connect to
+PORTS = {UDP: 5060, TCP: 5060, WS: 8080}
 
 MODULES = """
 loadmodule("tm")
@@ -205,9 +207,11 @@ class Phone:
         self.transport = transport
         self.reg_id = reg_id
         self.instance = instance or f"urn:uuid:00000000-0000-1000-8000-{abs(hash(name)):012x}"[:45]
-        tcp = ";transport=tcp" if transport == TCP else ""
-        #: private address: nobody but the edge's flow can reach it
-        self.contact = f"<sip:{name}@10.0.0.9:5060{tcp}{';ob' if ob else ''}>"
+        #: private address: nobody but the edge's flow can reach it (RFC 7118 §5.2: browsers have
+        #: none at all)
+        self.host = "df7jal23ls0d.invalid" if transport == WS else "10.0.0.9:5060"
+        named = {TCP: ";transport=tcp", WS: ";transport=ws"}.get(transport, "")
+        self.contact = f"<sip:{name}@{self.host}{named}{';ob' if ob else ''}>"
         self.heard: list[SipMessage] = []
         self.all: list[SipMessage] = []
         self.count = 0
@@ -216,7 +220,7 @@ class Phone:
     def connect(self, address: Address) -> None:
         self.address = address
         core = self.world.cores[self.edge]
-        listener = core.flows.find_listener(self.transport, self.edge, 5060)
+        listener = core.flows.find_listener(self.transport, self.edge, PORTS[self.transport])
         assert listener is not None
         if self.transport == UDP:
             self.flow = core.flows.udp(listener, address)
@@ -231,7 +235,7 @@ class Phone:
         self.world.run()
 
     def hears(self, data: bytes, flow: Flow) -> None:
-        if data.strip():
+        if data.strip() and data.__class__ is bytes:  # no keep-alive, no control frame
             self.heard.append(parse(data))
             self.all.append(self.heard[-1])
 
@@ -259,14 +263,14 @@ class Phone:
     def request(self, method: str, uri: str, **more: object) -> bytes:
         self.count += 1
         headers = str(more.pop("headers", ""))
-        token = "TCP" if self.transport == TCP else "UDP"
+        token = VIA_TOKEN[self.transport].decode()
         if method not in ("ACK", "BYE", "CANCEL") and "Contact:" not in headers:
             headers += f"Contact: {self.contact}\r\n"
         return request(
             method,
             uri,
             branch=str(more.pop("branch", f"z9hG4bK{self.name}{self.reg_id}{self.count}")),
-            via=f"SIP/2.0/{token} 10.0.0.9:5060",
+            via=f"SIP/2.0/{token} {self.host}",
             headers=headers,
             call_id=str(more.pop("call_id", f"{self.name}-{self.reg_id}-{self.count}")),
             **more,  # type: ignore[arg-type]

@@ -173,9 +173,7 @@ class Connection(asyncio.Protocol):
             self._deadline.cancel()
         if self._transport is None:
             self._server.gone(self)
-        if (
-            not reason.isprintable()
-        ):  # the peer's words may be in it: no lines of its own in our log
+        if not reason.isprintable():  # a peer's words, and it writes no lines into our log
             reason = ascii(reason)[1:-1]
         flow = self.flow
         if flow is None:

@@ -72,7 +72,7 @@ def _version_1(data: bytes) -> Header | None:
         return Header(end + 2)
     kind = IPv4Address if family == b"4" else IPv6Address
     try:
-        remote, local = (str(kind(name.decode())) for name in names)
+        remote, local = (_text(kind(name.decode()).packed) for name in names)
     except AddressValueError:
         raise ProxyError("a PROXY header without addresses") from None
     ports = int(source), int(destination)

@@ -8,8 +8,8 @@ replaces, adds or removes whole lines.  What nobody touched goes out byte for by
 start lines, duplicates) goes through ``sipedge.sip.strict``, which decides what RFC 3261 and the
 torture tests of RFC 4475 and 5118 say about it.
 
-Most responses only pass through: one is read as far as routing needs, and split into rows when
-somebody looks at them.
+Most responses only pass through: ``read`` reads one as far as routing needs, and ``open`` splits it
+into rows for those who look at them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from sipedge.sip import strict, usual
 from sipedge.sip.names import (
     BODY,
     CALL_ID,
+    CONTENT_LENGTH,
     CSEQ,
     END,
     FROM,
-    START,
     TO,
-    USUAL,
     VIA,
     canonical,
     spelling,
@@ -251,6 +250,14 @@ class SipMessage(HeaderList):
             self._to_tag = tag_of(self.first(TO) or b"")
         return self._to_tag
 
+    def open(self) -> None:
+        """Have ``lines`` and ``ids``; only a ``Response`` may be without them."""
+
+    def ensure_length(self) -> None:
+        """Have a Content-Length, as streams need it (RFC 3261 §20.14); datagrams may be without."""
+        if CONTENT_LENGTH not in self.ids:
+            self.append(CONTENT_LENGTH, b"%d" % len(self.lines[-1]))
+
     def drop_top_via(self) -> bool:
         """Take the topmost Via value away; is there another one?"""
         at = self.ids.index(VIA)
@@ -285,7 +292,7 @@ class SipMessage(HeaderList):
 
 
 class Response(SipMessage):
-    """A response in the usual shape: octets, and its rows when somebody asks for them.
+    """A response in the usual shape: octets, and its rows once it is opened.
 
     Only what routing relies on has been checked: start line, topmost Via, CSeq, Content-Length.
     """
@@ -297,29 +304,34 @@ class Response(SipMessage):
     ) -> None:
         """``sent``: the topmost Via up to its ``branch``; ``via_at``, ``via_end``: where its row
         begins and ends."""
-        # ``lines`` and ``ids`` stay empty slots: see __getattr__
+        # ``lines`` and ``ids`` stay unset: see open
         self._sent = sent
         self._branch = branch
         self._octets = octets
         self._via_at = via_at
         self._via_end = via_end
 
-    def __getattr__(self, name: str) -> Any:
-        # only for slots that are empty: the two lists until they are needed
-        if name not in ("lines", "ids"):
-            raise AttributeError(name)
+    def open(self) -> None:
+        if not self._octets:
+            return
         head, _, body = self._octets.partition(b"\r\n\r\n")
         self.lines, self.ids = strict.rows(head)
         self.lines += (b"", body)
         self.ids += (END, BODY)
         self._octets = b""
-        return getattr(self, name)
 
     def branch(self) -> bytes:
         return self._branch
 
+    def ensure_length(self) -> None:
+        if not self._octets:  # one in the usual shape has it
+            SipMessage.ensure_length(self)
+
     def sent_by(self, listener: Listener) -> bool:
-        return self._sent == listener.via_sent or SipMessage.sent_by(self, listener)
+        if self._sent == listener.via_sent:
+            return True
+        self.open()
+        return SipMessage.sent_by(self, listener)
 
     def to_bytes(self) -> bytes:
         return self._octets or b"\r\n".join(self.lines)
@@ -328,6 +340,7 @@ class Response(SipMessage):
         octets, end = self._octets, self._via_end
         # the next one nearly always follows at once
         if not octets.startswith(b"\r\nVia: ", end):
+            self.open()
             return SipMessage.drop_top_via(self)
         self._octets = octets[: self._via_at] + octets[end + 2 :]
         self._via = None
@@ -345,38 +358,67 @@ def parse(data: bytes, stream: bool = False) -> SipMessage:
     ``ParseError`` and nothing else, whatever the bytes.  Octets of a datagram beyond Content-Length
     are dropped (RFC 3261 §18.3).
     """
-    head, blank, body = data.partition(b"\r\n\r\n")
-    if blank and data.startswith(b"SIP/2.0 "):
-        return usual.response(data, head, len(body)) or strict.parse(data, stream)
-    lines = head.split(b"\r\n")
-    get = USUAL.get
-    ids = [get(line[: line.find(b":") + 1]) for line in lines]
-    ids[0] = START
-    rows = len(ids) - 1
-    if (
-        not blank
-        or None in ids  # a name not seen before, spelled oddly or missing, or a folded row
-        or rows > strict.MAX_ROWS
-    ):
-        return strict.parse(data, stream)
-    known: list[bytes] = ids  # type: ignore[assignment]  # no None left
-    msg = SipMessage(lines, known)
-    length = usual.read(msg, head)
-    if length is None:
-        return strict.parse(data, stream)
-    if length != b"%d" % len(body):
-        if not length:
-            if stream:
-                return strict.parse(data, stream)
-        elif int(length) > len(body):
-            return strict.parse(data, stream)
-        else:
-            body = body[: int(length)]
-    lines.append(b"")
-    lines.append(body)
-    known.append(END)
-    known.append(BODY)
+    msg = read(data, stream)
+    msg.open()
     return msg
 
 
-__all__ = ["HeaderList", "LateEdit", "ParseError", "SipMessage", "canonical", "parse"]
+def read(data: bytes, stream: bool) -> SipMessage:
+    """``parse``, but a response may not be open yet."""
+    msg = read_usual(data, stream)
+    return strict.parse(data, stream) if msg is None else msg
+
+
+def read_usual(data: bytes, stream: bool) -> SipMessage | None:
+    """A message in the usual shape; ``None`` if ``strict`` must read it."""
+    return _response(data) if data.startswith(b"SIP/2.0 ") else _request(data, stream)
+
+
+def _request(data: bytes, stream: bool) -> SipMessage | None:
+    index = usual.request(data)
+    if index is None:
+        return None
+    via = usual.top_via(index)
+    if via is None:
+        return None
+    (
+        lines, ids, at, method, uri, _, _, _, _, _, _, _, _,
+        from_tag, to_tag, call_id, _, length,
+    ) = index  # fmt: skip
+    end = len(data)
+    if length is not None:
+        end = at + int(length)
+        if end > len(data):
+            return None
+    elif stream:
+        return None
+    lines.append(b"")
+    lines.append(data[at:end])
+    ids.append(END)
+    ids.append(BODY)
+    msg = SipMessage(lines, ids)
+    msg.method = msg.cseq_method = method
+    msg.ruri = uri
+    msg._via = via
+    msg._call_id = call_id
+    msg._from_tag = from_tag or b""
+    msg._to_tag = to_tag or b""
+    return msg
+
+
+def _response(data: bytes) -> SipMessage | None:
+    index = usual.response(data)
+    if index is None:
+        return None
+    status, reason, method, sent, branch, via_at, via_end, length, at = index
+    end = at + length
+    if end > len(data) or method not in strict.METHODS:
+        return None
+    msg = Response(data if end == len(data) else data[:end], sent, branch, via_at, via_end)
+    msg.status = status
+    msg.reason = reason
+    msg.cseq_method = method
+    return msg
+
+
+__all__ = ["HeaderList", "LateEdit", "ParseError", "SipMessage", "canonical", "parse", "read"]

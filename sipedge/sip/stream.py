@@ -87,7 +87,8 @@ class StreamFramer:
                 self._need = self._scanned = 0
                 self.started = None
         except ParseError as error:
-            events.append(error)
+            # its traceback leads to this very list, and to the connection: a cycle
+            events.append(error.with_traceback(None))
             self._dead = True
             buffer.clear()
         return events

@@ -9,6 +9,8 @@ too: differential tests and a fuzz harness hold the two together.
 A response is read as far as it takes to find its transaction: our own Via, mostly as we wrote it.
 The rest of its rows is the business of the client that it is for.
 
+A compiled build has both in C (``_usual.c``).  It accepts the same heads and returns the same.
+
 Groups that repeat are not possessive although they could be: Python before 3.11.5 gets some of
 those wrong.  Nothing in them can match in two ways, so time is linear all the same.
 """
@@ -16,19 +18,48 @@ those wrong.  Nothing in them can match in two ways, so time is linear all the s
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from sipedge.errors import ParseError
 from sipedge.sip import strict
-from sipedge.sip.names import CALL_ID, CSEQ, FROM, TO, VIA
+from sipedge.sip.names import (
+    CALL_ID,
+    CONTACT,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    CSEQ,
+    EXPIRES,
+    FROM,
+    MAX_BREADTH,
+    MAX_FORWARDS,
+    MIN_EXPIRES,
+    PATH,
+    RECORD_ROUTE,
+    ROUTE,
+    START,
+    TIMESTAMP,
+    TO,
+    USUAL,
+    VIA,
+)
 from sipedge.sip.uri import canonical_v6
 from sipedge.sip.values import LINE_ENDS, NO_LINE_END, TOKEN, TOKEN_OCTETS
 from sipedge.sip.via import Via
 
-if TYPE_CHECKING:
-    from sipedge.sip.message import Response, SipMessage
+try:
+    from sipedge.sip import _usual
+except ImportError:
+    _usual = None  # type: ignore[assignment]
 
 _MANDATORY: Final = frozenset((VIA, FROM, TO, CALL_ID, CSEQ))
+
+#: the numbers that ``_usual.c`` has for the rows that it looks into, or wants once
+_KINDS: Final = {
+    VIA: 1, FROM: 2, TO: 3, CALL_ID: 4, CSEQ: 5, MAX_FORWARDS: 6, CONTENT_LENGTH: 7,
+    CONTACT: 8, ROUTE: 8, PATH: 8, RECORD_ROUTE: 9,
+    CONTENT_TYPE: 10, EXPIRES: 11, MAX_BREADTH: 12, MIN_EXPIRES: 13, TIMESTAMP: 14,
+}  # fmt: skip
 
 _PORT = rb"(?:[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 _QUOTED = rb"\"[^\"\\\r\n]*+\""
@@ -71,39 +102,54 @@ _head = re.compile(
 ).fullmatch  # fmt: skip
 
 
-def read(msg: SipMessage, head: bytes) -> bytes | None:
-    """Fill in ``msg``, whose rows and their names are known, from its head.
+#: lines and names of the head, where the body begins; then what the head says, ``None`` for what
+#: is not there: method, Request-URI, IPv6 address in it; of the topmost Via: its value, transport,
+#: sent-by, host, port, parameters, other Vias of that row; From tag, To tag, Call-ID, method in
+#: CSeq, Content-Length
+RequestIndex = tuple[
+    list[bytes], list[bytes], int, bytes, bytes, bytes | None,
+    bytes, bytes, bytes, bytes, bytes | None, bytes, bytes | None,
+    bytes | None, bytes | None, bytes, bytes, bytes | None,
+]  # fmt: skip
+#: status, reason, method in CSeq; the topmost Via up to its branch, the branch, where that row
+#: begins and ends; Content-Length, where the body begins
+ResponseIndex = tuple[int, bytes, bytes, bytes, bytes, int, int, int, int]
 
-    Returns the Content-Length as it is written, b"" if there is none; ``None`` if ``strict`` must
-    read the message.
-    """
+
+def index_request(data: bytes) -> RequestIndex | None:
+    """What stands where in a request; ``None`` if ``strict`` must read it."""
+    end = data.find(b"\r\n\r\n")
+    head = data[: max(end, 0)]
+    lines = head.split(b"\r\n")
+    get = USUAL.get
+    ids = [get(line[: line.find(b":") + 1]) for line in lines]
+    ids[0] = START
+    if None in ids or len(ids) - 1 > strict.MAX_ROWS:
+        return None  # a name not seen before, spelled oddly or missing, or a folded row
     found = _head(head)
     if found is None:
         return None
-    (
-        method, uri, v6,
-        via, transport, sent_by, host, port, params, rest,
-        from_tag, to_tag, call_id, cseq_method, length,
-    ) = found.groups()  # fmt: skip
-    ids = msg.ids
-    names = set(ids)
-    extra = len(ids) - len(names)  # rows of a name that was there before
+    known: list[bytes] = ids  # type: ignore[assignment]  # no None left
+    names = set(known)
+    extra = len(known) - len(names)  # rows of a name that was there before
     if not _MANDATORY <= names or (
-        extra and extra != ids.count(VIA) - 1 and not strict.duplicates_allowed(ids)
+        extra and extra != known.count(VIA) - 1 and not strict.duplicates_allowed(known)
     ):
         return None
-    top = _via(via, transport, sent_by, host, port, params, rest)
-    if top is None or (v6 is not None and not _is_v6(v6)):
+    return lines, known, end + 4, *found.groups()  # type: ignore[return-value]
+
+
+def top_via(index: RequestIndex) -> Via | None:
+    """The topmost Via of a request, after the checks that no expression makes; ``None`` if
+    ``strict`` must read it."""
+    (
+        _, _, _, method, uri, v6, raw, transport, sent_by, host, port, params, rest,
+        _, _, _, cseq_method, _,
+    ) = index  # fmt: skip
+    if cseq_method != method or len(uri) > strict.MAX_URI or (v6 is not None and not _is_v6(v6)):
         return None
-    if len(top.branch) <= 7 or cseq_method != method or len(uri) > strict.MAX_URI:
-        return None
-    msg.method = msg.cseq_method = method
-    msg.ruri = uri
-    msg._via = top
-    msg._call_id = call_id
-    msg._from_tag = from_tag or b""
-    msg._to_tag = to_tag or b""
-    return length or b""
+    via = _via(raw, transport, sent_by, host, port, params, rest)
+    return via if via is not None and len(via.branch) > 7 else None
 
 
 def _via(
@@ -137,15 +183,16 @@ def _is_v6(text: bytes) -> bool:
     return True
 
 
-def response(data: bytes, head: bytes, size: int) -> Response | None:
-    """A response whose head and body (of ``size`` octets) stand in ``data``; ``None`` if ``strict``
-    must read it.
+def index_response(data: bytes) -> ResponseIndex | None:
+    """What stands where in a response; ``None`` if ``strict`` must read it.
 
     Such a response begins with status line and our own Via, as we wrote it, perhaps below
     Record-Route.  What routing does not rely on is left to whoever asks for it.
     """
-    from sipedge.sip.message import Response
-
+    head_end = data.find(b"\r\n\r\n")
+    if head_end < 0:
+        return None
+    head = data[:head_end]
     status = head[8:11]
     at = head.find(b"\r\nVia: SIP/2.0/", 11)
     if at < 0 or not b"100" <= status <= b"699" or not status.isdigit() or head[11:12] != b" ":
@@ -165,20 +212,17 @@ def response(data: bytes, head: bytes, size: int) -> Response | None:
         or b"," in params  # two Vias in one row
         or b"branch" in params
         or head[end + 2 : end + 3] in (b" ", b"\t")
-        or method not in strict.METHODS
+        or not method
         or not _short(number, 9)
         or not _short(length, 9)
-        or int(length) > size
         or rows > strict.MAX_ROWS
         or head.translate(None, NO_LINE_END) != LINE_ENDS[rows]
     ):
         return None
-    beyond = size - int(length)
-    msg = Response(data[:-beyond] if beyond else data, sent, branch, at + 2, end)
-    msg.status = int(status)
-    msg.reason = head[12 : head.find(b"\r\n", 11)]
-    msg.cseq_method = method
-    return msg
+    reason = head[12 : head.find(b"\r\n", 11)]
+    return (
+        int(status), reason, method, sent, branch, at + 2, end, int(length), head_end + 4,
+    )  # fmt: skip
 
 
 def _short(digits: bytes, most: int) -> bool:
@@ -200,3 +244,12 @@ def _row(head: bytes, name: bytes, start: int) -> bytes:
     if end < 0:
         return head[at:]
     return b"" if head[end + 2 : end + 3] in (b" ", b"\t") else head[at:end]
+
+
+#: the same two, in C if this is a compiled build
+request: Callable[[bytes], RequestIndex | None] = index_request
+response: Callable[[bytes], ResponseIndex | None] = index_response
+if _usual is not None:
+    _usual.setup(USUAL, _KINDS, START)
+    request = _usual.request
+    response = _usual.response

@@ -28,17 +28,21 @@ RESOLVING: Final = 6  # waits for a name
 #: RFC 4320 §4.1: a non-INVITE request may be answered with 100 when timer E has reached T2
 NON_INVITE_100_S: Final = 3.5
 
+#: never sent to a second server because the first is silent: it may have arrived, and once counts
+ONCE: Final = frozenset((b"MESSAGE", b"INFO", b"REFER", b"NOTIFY"))
+
 _ACK_ROWS: Final = frozenset((FROM, CALL_ID, ROUTE, MAX_FORWARDS))
 
 
 class ClientTx(Timed):
     """One branch.  ``on_flow``: it goes to a UA over its flow; ``alternates``: other flows of the
-    same instance; ``hops``: other addresses of the same target."""
+    same instance; ``hop``: the server that it goes to; ``hops``: those that are left; ``resized``:
+    it left UDP for being too big; ``breadth``: its part of Max-Breadth, 0 for all of it."""
 
     __slots__ = (
-        "alternates", "branch", "cancel_wanted", "data", "end_at", "flow", "hops", "invite",
-        "method", "on_flow", "resend_at", "resend_s", "response", "server", "state", "status",
-        "target", "timed_out", "tm", "tried_next",
+        "alternates", "branch", "breadth", "cancel_wanted", "data", "end_at", "flow", "hop", "hops",
+        "invite", "method", "on_flow", "resend_at", "resend_s", "resized", "response", "server",
+        "state", "status", "target", "timed_out", "tm", "tried_next",
     )  # fmt: skip
 
     def __init__(self, tm: Transactions, server: ServerTx, target: Target) -> None:
@@ -63,7 +67,10 @@ class ClientTx(Timed):
         self.resend_s = 0.0
         self.end_at = NEVER
         self.alternates: list[Target] = []
+        self.hop: Hop | None = None
         self.hops: list[Hop] = []
+        self.resized = False
+        self.breadth = 0
 
     def start(self, flow: Flow, data: bytes, branch: bytes, on_flow: bool) -> None:
         """Send the request and wait (timers A and B, or E and F)."""
@@ -83,9 +90,19 @@ class ClientTx(Timed):
         elif not self.invite:
             self.resend_at = now + NON_INVITE_100_S
         self.end_at = now + tm.timers.fr
-        if self.invite and self.alternates:
+        if (self.hops or self.alternates) and self.has_next():
             self.end_at = now + min(tm.timers.first_response, tm.timers.fr)
         tm.wheel.at(self, min(self.resend_at, self.end_at))
+
+    def has_next(self) -> bool:
+        """Is silence a reason to go on to another flow or server?  (Requirements HPX-15, DNS-05)"""
+        if self.invite:
+            return bool(self.hops or self.alternates)
+        return bool(self.hops) and self.method not in ONCE
+
+    def lost(self) -> None:
+        """The transport said that nothing can arrive."""
+        self.tm.branch_lost(self)
 
     def provisional(self) -> None:
         """A 1xx came (RFC 3261 §17.1.1.2, §16.6 item 11)."""
@@ -98,6 +115,8 @@ class ClientTx(Timed):
             tm.wheel.at(self, self.end_at)
             if self.cancel_wanted and first:
                 self.send_cancel()
+        elif first and self.server is not None:
+            self.end_at = max(self.end_at, self.server.since + tm.timers.fr)  # it is there
 
     def cancel(self) -> None:
         """RFC 3261 §9.1: CANCEL only once a provisional response has come."""

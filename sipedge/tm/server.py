@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sipedge.sip.message import SipMessage
 from sipedge.sip.reply import build_reply
 from sipedge.tm import client
+from sipedge.tm.fallback import reroute
 from sipedge.tm.timers import NEVER, NO_TICK, Timed
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class ServerTx(Timed):
 
     __slots__ = (
         "branches", "cancelled", "flow", "groups", "home", "invite", "key",
-        "last", "no_more", "on_branch", "on_failure", "on_reply", "request",
-        "resend_at", "resend_s", "since", "starting", "state", "status", "tm", "to_tag",
+        "last", "no_more", "on_branch", "on_failure", "on_reply", "request", "resend_at",
+        "resend_s", "since", "starting", "state", "status", "tm", "to_tag", "waits",
     )  # fmt: skip
 
     def __init__(self, tm: Transactions, key: bytes, msg: SipMessage, flow: Flow) -> None:
@@ -64,6 +65,7 @@ class ServerTx(Timed):
         self.cancelled = False
         self.no_more = False  # a 2xx, a 6xx or a CANCEL was seen: no new branches
         self.starting = False
+        self.waits = 0  # failure routes that are not over
         self.on_failure: Route | None = None
         self.on_reply: Route | None = None
         self.on_branch: Route | None = None
@@ -90,15 +92,29 @@ class ServerTx(Timed):
                 return True
         return False
 
+    def undecided(self) -> bool:
+        """``pending``, but for branches that were left behind for another flow or server."""
+        for branch in self.branches:
+            if not (branch.status or branch.tried_next):
+                return True
+        return False
+
     def trying(self) -> None:
         """100 as the hop-by-hop answer that stops retransmissions (RFC 3261 §17.2.1, 4320 §4.1)."""
         if not self.status and not self.last:
             self.reply(100, b"Trying")
 
+    def pass_on(self, response: SipMessage) -> None:
+        """Send the response of somebody else."""
+        if self.flow.reliable:
+            response.ensure_length()
+        self.send(response.status, response.to_bytes())
+
     def send(self, status: int, data: bytes) -> None:
         """Send a response and move on; repeated 2xx of an INVITE are just sent (RFC 6026 §7.1)."""
         tm = self.tm
-        tm.host.send(data, self.flow)
+        if not tm.host.send(data, self.flow) and status > 100:
+            reroute(self, data)
         if status < 200:
             self.last = data
             return

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from sipedge.sip.names import CALL_ID, CSEQ, ROUTE, VIA
-from sipedge.tm import relay
+from sipedge.tm import branch, relay
 from sipedge.tm.server import ACCEPTED, ServerTx
 from sipedge.tm.timers import TimerValues, Wheel
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sipedge.flow import Flow
     from sipedge.sip.message import SipMessage
     from sipedge.tm.client import Cancel, ClientTx
+    from sipedge.tm.fallback import Rerouted
     from sipedge.tm.host import Host
 
 COOKIE: Final = b"z9hG4bK"
@@ -176,7 +177,7 @@ class Transactions:
             return None  # RFC 3261 §18.1.2
         return tx
 
-    def pending_on(self, flow: Flow, tx: ClientTx) -> None:
+    def pending_on(self, flow: Flow, tx: ClientTx | Rerouted) -> None:
         """Remember who waits for an answer on a flow, to fail them when it is lost."""
         pending = flow.pending
         pending.append(tx)
@@ -194,8 +195,16 @@ class Transactions:
         pending, flow.pending = flow.pending, []
         for tx in pending:
             if tx.flow is flow and not tx.status:
-                relay.branch_lost(tx)
+                tx.lost()
+
+    def branch_lost(self, tx: ClientTx) -> None:
+        """The flow of a branch is gone."""
+        branch.branch_lost(tx)
 
     def branch_silent(self, tx: ClientTx) -> None:
         """Timer B, C or F, or the patience with a silent edge, is over."""
-        relay.branch_silent(tx)
+        branch.branch_silent(tx)
+
+    def branch_failed(self, tx: ClientTx, status: int, local: bool = True) -> None:
+        """A branch ended without a response from outside (``relay.branch_failed``)."""
+        relay.branch_failed(tx, status, local)

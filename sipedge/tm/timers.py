@@ -11,11 +11,14 @@ from collections.abc import Callable
 from math import ceil
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 TICKS: Final = 10  # per second
 NEVER: Final = float("inf")
 NO_TICK: Final = 1 << 62
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # of a compiled one, in modules that are not
 class Timed:
     """Something with a deadline.  ``tick``: where it stands in the wheel, ``NO_TICK``: nowhere."""
 
@@ -27,6 +30,20 @@ class Timed:
     def fire(self, now: float) -> None:
         """The deadline has come; set the next one by ``Wheel.at``, or none."""
         raise NotImplementedError
+
+
+class Alarm(Timed):
+    """Calls ``call(now)`` when its deadline has come: for whoever is no ``Timed`` itself."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[float], None]) -> None:
+        self.deadline = NEVER
+        self.tick = NO_TICK
+        self._call = call
+
+    def fire(self, now: float) -> None:
+        self._call(now)
 
 
 class Periodic(Timed):
@@ -59,6 +76,8 @@ class Wheel:
         """Wake ``item`` at ``deadline`` (up to 100 ms later), instead of when it was due before."""
         item.deadline = deadline
         tick = ceil(deadline * TICKS)
+        if tick / TICKS < deadline:
+            tick += 1  # the product was rounded down
         if tick >= item.tick:
             return  # stands in an earlier tick and will be moved from there
         item.tick = tick

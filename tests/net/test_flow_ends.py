@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import ssl
 import struct
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sipedge.flow import TCP, TLS, TRANSPORT_NAME, WS, WSS, Flow
+from sipedge.net.connection import Connection
 from tests.certs import Authority
 from tests.helpers_net import RunningEdge, options, running_edge, udp_peer
 from tests.helpers_ws import CLOSE, frame
@@ -178,3 +180,26 @@ def test_silence(edge: RunningEdge, context: ssl.SSLContext, transport: int) -> 
     assert [why for _, why in ended] == ["idle"]
     with udp_peer() as caller:
         assert not is_called(edge, caller, 2)
+
+
+@pytest.mark.parametrize(
+    "said", [b"\0" * 40, b"OPTIONS sip:x SIP/2.0\r\nVia: x\r\n\r\n"], ids=["noise", "no length"]
+)
+def test_nothing_of_a_connection_waits_for_the_garbage_collector(
+    edge: RunningEdge, context: ssl.SSLContext, said: bytes
+) -> None:
+    """It may never look at it (``net.process.tame_gc``)."""
+    gc.collect()
+    gc.disable()
+    try:
+        for transport in (TCP, TLS):
+            for _ in range(3):
+                with connected(edge, context, transport) as peer:
+                    peer.sendall(said)
+                    with contextlib.suppress(OSError):
+                        while peer.recv(65536):
+                            pass
+        eventually(lambda: not edge.server.connections)
+        eventually(lambda: not any(type(one) is Connection for one in gc.get_objects()))
+    finally:
+        gc.enable()

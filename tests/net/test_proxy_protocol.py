@@ -31,6 +31,7 @@ V6 = (("2001:db8::7", 40001), ("2001:db8::1", 5060))
         (b"PROXY TCP4 192.0.2.7 198.51.100.1 40001 5060\r\n", V4),
         (b"PROXY TCP6 2001:db8::7 2001:db8::1 40001 5060\r\n", V6),
         (b"PROXY TCP6 2001:DB8:0::7 2001:db8::1 40001 5060\r\n", V6),
+        (b"PROXY TCP6 ::ffff:192.0.2.7 ::ffff:198.51.100.1 40001 5060\r\n", V4),
         (b"PROXY UNKNOWN\r\n", (None, None)),
         (b"PROXY UNKNOWN 192.0.2.7 whatever\r\n", (None, None)),
         (header_v2(*V4), V4),

@@ -109,7 +109,7 @@ def test_nothing_else_is_touched() -> None:
     before = msg.lines.copy()
     assert modules.path.add_path(msg) == 1
     sent = modules.sent(msg, modules.from_core())
-    ours = (b"Path:", b"Max-Forwards:", b"Via: SIP/2.0/UDP 192.0.2.20")
+    ours = (b"Path:", b"Max-Forwards:", b"Max-Breadth:", b"Via: SIP/2.0/UDP 192.0.2.20")
     assert [line for line in sent.lines if not line.startswith(ours)] == before
 
 

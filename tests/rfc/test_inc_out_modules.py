@@ -507,7 +507,7 @@ def test_outgoing_requests_are_otherwise_untouched() -> None:
     msg = message(edge.phone(), "INVITE", *headers)
     before = msg.lines.copy()
     sent, _ = edge.pass_on(msg)
-    ours = (b"Record-Route:", b"Max-Forwards:", b"Via: SIP/2.0/UDP 192.0.2.20")
+    ours = (b"Record-Route:", b"Max-Forwards:", b"Max-Breadth:", b"Via: SIP/2.0/UDP 192.0.2.20")
     assert [line for line in sent.lines if not line.startswith(ours)] == before
 
 
