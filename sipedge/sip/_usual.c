@@ -543,21 +543,16 @@ request(PyObject *self, PyObject *data)
             found.host, found.port, found.params, found.rest, found.from_tag, found.to_tag,
             found.call_id, found.cseq_method, found.length,
         };
-        enum { SPANS = sizeof spans / sizeof *spans, FIRST = 3 };
-        result = PyTuple_New(FIRST + SPANS);
-        if (result != NULL) {
-            PyTuple_SET_ITEM(result, 0, Py_NewRef(lines));
-            PyTuple_SET_ITEM(result, 1, Py_NewRef(ids));
-            PyObject *item = PyLong_FromSsize_t(body - at);
-            for (int i = 0; item != NULL; i++) {
-                PyTuple_SET_ITEM(result, FIRST - 1 + i, item);
-                if (i == SPANS)
-                    break;
-                item = octets(spans[i]);
-            }
-            if (item == NULL)
-                Py_CLEAR(result);
+        enum { SPANS = sizeof spans / sizeof *spans };
+        PyObject *words = PyTuple_New(SPANS);
+        for (int i = 0; words != NULL && i < SPANS; i++) {
+            PyObject *word = octets(spans[i]);
+            if (word == NULL)
+                Py_CLEAR(words);
+            else
+                PyTuple_SET_ITEM(words, i, word);
         }
+        result = Py_BuildValue("(OOnN)", lines, ids, (Py_ssize_t)(body - at), words);
     }
     Py_XDECREF(lines);
     Py_XDECREF(ids);

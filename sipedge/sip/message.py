@@ -378,13 +378,16 @@ def _request(data: bytes, stream: bool) -> SipMessage | None:
     index = usual.request(data)
     if index is None:
         return None
-    via = usual.top_via(index)
+    lines, ids, at, words = index
+    (
+        method, uri, v6, raw, transport, sent_by, host, port, params, rest,
+        from_tag, to_tag, call_id, cseq_method, length,
+    ) = words  # fmt: skip
+    if cseq_method != method or len(uri) > strict.MAX_URI or (v6 and not usual.is_v6(v6)):
+        return None
+    via = usual.top_via(raw, transport, sent_by, host, port, params, rest)
     if via is None:
         return None
-    (
-        lines, ids, at, method, uri, _, _, _, _, _, _, _, _,
-        from_tag, to_tag, call_id, _, length,
-    ) = index  # fmt: skip
     end = len(data)
     if length is not None:
         end = at + int(length)

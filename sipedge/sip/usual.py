@@ -102,15 +102,16 @@ _head = re.compile(
 ).fullmatch  # fmt: skip
 
 
-#: lines and names of the head, where the body begins; then what the head says, ``None`` for what
-#: is not there: method, Request-URI, IPv6 address in it; of the topmost Via: its value, transport,
-#: sent-by, host, port, parameters, other Vias of that row; From tag, To tag, Call-ID, method in
-#: CSeq, Content-Length
-RequestIndex = tuple[
-    list[bytes], list[bytes], int, bytes, bytes, bytes | None,
+#: what the head of a request says, ``None`` for what is not there: method, Request-URI, IPv6
+#: address in it; of the topmost Via: its value, transport, sent-by, host, port, parameters, other
+#: Vias of that row; From tag, To tag, Call-ID, method in CSeq, Content-Length
+RequestWords = tuple[
+    bytes, bytes, bytes | None,
     bytes, bytes, bytes, bytes, bytes | None, bytes, bytes | None,
     bytes | None, bytes | None, bytes, bytes, bytes | None,
 ]  # fmt: skip
+#: lines and names of the head, where the body begins, the words
+RequestIndex = tuple[list[bytes], list[bytes], int, RequestWords]
 #: status, reason, method in CSeq; the topmost Via up to its branch, the branch, where that row
 #: begins and ends; Content-Length, where the body begins
 ResponseIndex = tuple[int, bytes, bytes, bytes, bytes, int, int, int, int]
@@ -136,26 +137,15 @@ def index_request(data: bytes) -> RequestIndex | None:
         extra and extra != known.count(VIA) - 1 and not strict.duplicates_allowed(known)
     ):
         return None
-    return lines, known, end + 4, *found.groups()  # type: ignore[return-value]
+    return lines, known, end + 4, found.groups()  # type: ignore[return-value]
 
 
-def top_via(index: RequestIndex) -> Via | None:
-    """The topmost Via of a request, after the checks that no expression makes; ``None`` if
-    ``strict`` must read it."""
-    (
-        _, _, _, method, uri, v6, raw, transport, sent_by, host, port, params, rest,
-        _, _, _, cseq_method, _,
-    ) = index  # fmt: skip
-    if cseq_method != method or len(uri) > strict.MAX_URI or (v6 is not None and not _is_v6(v6)):
-        return None
-    via = _via(raw, transport, sent_by, host, port, params, rest)
-    return via if via is not None and len(via.branch) > 7 else None
-
-
-def _via(
+def top_via(
     raw: bytes, transport: bytes, sent_by: bytes, host: bytes, port: bytes | None, params: bytes,
     rest: bytes | None,
 ) -> Via | None:  # fmt: skip
+    """The topmost Via of a request, after the checks that no expression makes; ``None`` if
+    ``strict`` must read it."""
     branch = b""
     has_rport = False
     if params:
@@ -163,8 +153,10 @@ def _via(
             return None  # the first of several counts
         branch = params.partition(b";branch=")[2].partition(b";")[0]
         has_rport = b";rport;" in params or params[-6:] == b";rport"
+    if len(branch) <= 7:
+        return None
     if host[0] == 91:  # "["
-        if not _is_v6(host[1:-1]):
+        if not is_v6(host[1:-1]):
             return None
         host = canonical_v6(host[1:-1])
     else:
@@ -175,7 +167,8 @@ def _via(
     )  # fmt: skip
 
 
-def _is_v6(text: bytes) -> bool:
+def is_v6(text: bytes) -> bool:
+    """What stands between brackets: is it an IPv6 address?"""
     try:
         canonical_v6(text)
     except ParseError:

@@ -10,7 +10,7 @@ import pytest
 
 from sipedge.flow import TCP, TLS, Flow, Listener
 from sipedge.net.redial import FIRST_REST, FORGET, LONGEST_REST, MOST, Redial
-from tests.helpers_net import RunningEdge, receive, running_edge
+from tests.helpers_net import PATIENCE, RunningEdge, receive, running_edge
 from tests.net.fakes import FakeCore, FakeEdge, eventually
 
 
@@ -154,6 +154,7 @@ def test_a_connection_that_we_close_ourselves_has_not_failed(server: RunningEdge
 
     server.core.on_receive = heard
     with socket.create_server(("127.0.0.1", 0)) as there:
+        there.settimeout(PATIENCE)
         for number in range(1, 6):
             send(server, there.getsockname())
             with there.accept()[0] as peer:
