@@ -4,7 +4,8 @@ Strategy: each device starts anew for each transport and gets a few connections,
 made once is there.  Then come 10,000, each from an address of its own, at a bounded rate so that
 few transactions are alive at any time; each registers once and says no more.  The transactions end,
 and the proportional set size of all processes of the device (what they share counts once) is
-compared.  What the kernel keeps for a socket is not in it.
+compared.  What the kernel keeps for a socket is not in it.  Twenty other connections register, one
+at a time each, before the idle ones come and while they are there: latency must be the same.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import rig, streams
+from benchmarks.load import generate
 from benchmarks.rig import Device
 
 COUNT: Final = 10_000
 _WARM_UP: Final = 50
 _PER_SECOND: Final = 1000
 _WT_TIMER_MS: Final = 500
+_BUSY: Final = 20  # connections whose registrations are timed
+_BUSY_S: Final = 2.0
 _RESERVE: Final = 200  # descriptors that are no connections
 _QUIET_S: Final = _WT_TIMER_MS / 1000 + 2.0
 
@@ -56,16 +60,23 @@ def measure(wanted: int = COUNT) -> dict[str, dict[str, dict[str, float]]]:
 def _one(generator: Path, transport: str, device: Device, count: int) -> dict[str, float]:
     with _idle(generator, transport, device, _WARM_UP):
         pass
+    job = streams.StreamJob(transport, _BUSY, 1)
+    alone = generate(generator, job, device, _BUSY_S)
     time.sleep(_QUIET_S)
     before = resident(device)
     with _idle(generator, transport, device, count) as run:
         time.sleep(_QUIET_S)
         after = resident(device)
+        among = generate(generator, job, device, _BUSY_S)
     return {
         "connections": count,
         "octets": round((after - before) / count),
         "setup_us": run["cpu_us"],
-        "lost": run["lost"] + run["bad"] + count - run["left"],
+        "alone_p50_us": alone["p50_us"],
+        "alone_p99_us": alone["p99_us"],
+        "among_p50_us": among["p50_us"],
+        "among_p99_us": among["p99_us"],
+        "lost": sum(one["lost"] + one["bad"] for one in (run, alone, among)) + count - run["left"],
     }
 
 
@@ -110,7 +121,8 @@ def table(
 ) -> str:
     """For people; ``baseline`` is an earlier result of ``measure``."""
     text = [
-        f"{'idle connections':24}{'count':>8}{'octets each':>13}{'set-up CPU us':>15}{'lost':>6}"
+        f"{'idle connections':24}{'count':>8}{'octets each':>13}{'set-up CPU us':>15}"
+        f"{'p50, p99 us without':>21}{'with them':>13}{'lost':>6}"
         "  to baseline"
     ]
     for transport, devices in found.items():
@@ -119,7 +131,8 @@ def table(
             delta = f"{100 * (one['octets'] / old['octets'] - 1):+10.0f} %" if old else ""
             text.append(
                 f"  {transport:4} {name:17}{one['connections']:8.0f}{one['octets']:13.0f}"
-                f"{one['setup_us']:15.0f}{one['lost']:6.0f}{delta}"
+                f"{one['setup_us']:15.0f}{one['alone_p50_us']:15.0f}{one['alone_p99_us']:6.0f}"
+                f"{one['among_p50_us']:7.0f}{one['among_p99_us']:6.0f}{one['lost']:6.0f}{delta}"
             )
     fewest = min(one["connections"] for both in found.values() for one in both.values())
     if fewest < COUNT:

@@ -106,7 +106,7 @@ def interleaved(
         for _ in range(rounds):
             for job in jobs:
                 for device in devices:
-                    run = _generate(generator, job, device, seconds)
+                    run = generate(generator, job, device, seconds)
                     runs[job.name].setdefault(device.name, []).append(run)
                     time.sleep(_PAUSE_S)
     return {
@@ -115,7 +115,7 @@ def interleaved(
     }
 
 
-def _generate(generator: Path, job: AnyJob, device: Device, seconds: float) -> Run:
+def generate(generator: Path, job: AnyJob, device: Device, seconds: float) -> Run:
     """One run of the generator against one device."""
     command = [
         "taskset", "-c", str(rig.GENERATOR_CPU), str(generator), *job.arguments(device),

@@ -167,7 +167,10 @@ def test_figures_are_per_message() -> None:
 
 
 def test_connections_say_when_they_are_fewer() -> None:
-    one = {"connections": 1000, "octets": 3000, "setup_us": 250.0, "lost": 0}
+    one = {
+        "connections": 1000, "octets": 3000, "setup_us": 250.0, "lost": 0,
+        "alone_p50_us": 800, "alone_p99_us": 1900, "among_p50_us": 810, "among_p99_us": 1950,
+    }  # fmt: skip
     text = connections.table({"tcp": {"sipedge": one}}, {"tcp": {"sipedge": {"octets": 2000}}})
     assert "+50 %" in text
     assert "fewer than 10000" in text
