@@ -253,6 +253,7 @@ static bool run_idle(int core_fd) {
         }
     }
     print_result("idle");
+    close(core_fd); /* all has been answered; another generator may need the address */
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = INPUT_EVENT};
     epoll_ctl(poll_fd, EPOLL_CTL_ADD, 0, &event);
     while (!input_ended)
